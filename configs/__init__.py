@@ -1,0 +1,1 @@
+"""Training recipes; `facesiam train --config=NAME` finds them by name."""

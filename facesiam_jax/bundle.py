@@ -1,0 +1,324 @@
+"""A model bundle: everything that recognising a face needs, in one folder.
+
+bundle.json holds the encoder's name and arguments, the preprocessing, the
+head, the thresholds and the training config; weights-*.npz the arrays. The
+fingerprint covers what decides an embedding, so that two bundles with one
+fingerprint fill interchangeable galleries.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+import zipfile
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import facesiam_jax
+from facesiam_jax import encoders, errors, heads
+from facesiam_jax.encoders import inference
+
+VERSION = 1
+_SPEC = "bundle.json"
+# Faces go through the network in blocks of this many, so that an embedding
+# has the same bits whatever it was computed together with.
+_BLOCK = 32
+
+
+def probability(logit: Any) -> np.ndarray:
+  """Returns the probability of "same person" of logits, float64, any shape."""
+  logit = np.asarray(logit, np.float64)
+  return 1.0 / (1.0 + np.exp(-np.clip(logit, -700, 700)))
+
+
+def _fingerprint(spec: dict[str, Any]) -> str:
+  decisive = {
+    name: spec[name]
+    for name in ("encoder", "input", "standardize", "views", "metric", "weights")
+  }
+  text = json.dumps(decisive, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+  """A trained recogniser: faces in, embeddings, logits and decisions out.
+
+  Attributes:
+    spec: the contents of bundle.json.
+    variables: {"encoder": Flax variables, "head": Flax variables}.
+  """
+
+  spec: dict[str, Any]
+  variables: dict[str, Any]
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """SHA-256, hex, of what decides an embedding."""
+    return _fingerprint(self.spec)
+
+  @property
+  def input_size(self) -> tuple[int, int]:
+    """Height and width of the faces `embed` takes, pixels."""
+    return (self.spec["input"]["size"],) * 2
+
+  @property
+  def channels(self) -> int:
+    """1 for grey faces."""
+    return self.spec["input"]["channels"]
+
+  @property
+  def metric(self) -> str:
+    """"cosine" or "euclidean": how embeddings are compared."""
+    return self.spec["metric"]
+
+  @property
+  def dim(self) -> int:
+    """Length D of an embedding."""
+    return self.spec["dim"]
+
+  @property
+  def thresholds(self) -> dict[str, dict[str, Any]]:
+    """All calibrated thresholds by name, each with "logit", "fmr", "fnmr"."""
+    return self.spec["thresholds"]
+
+  @property
+  def threshold(self) -> float:
+    """The logit from which on two faces are judged the same person."""
+    return self.thresholds[self.spec["default_threshold"]]["logit"]
+
+  @functools.cached_property
+  def _head(self) -> Any:
+    return heads.create(**_named(self.spec["head"]))
+
+  @functools.cached_property
+  def _embed_block(self) -> Any:
+    encoder = encoders.create(**_named(self.spec["encoder"]))
+    settings = inference.Settings(
+      standardize=self.spec["standardize"],
+      normalize=self.metric == "cosine",
+      **self.spec["views"],
+    )
+    return jax.jit(
+      lambda variables, images: inference.embed(
+        encoder, variables, images, settings
+      )
+    )
+
+  def embed(self, images: Any) -> np.ndarray:
+    """Embeds faces.
+
+    Args:
+      images: uint8 [N, H, W] or [N, H, W, C] of the bundle's input size.
+
+    Returns:
+      float32 [N, D]; unit rows where the metric is "cosine".
+
+    Raises:
+      ValueError: if the images are of another dtype or size.
+    """
+    images = np.asarray(images)
+    if images.ndim == 3:
+      images = images[..., None]
+    wanted = (*self.input_size, self.channels)
+    if images.dtype != np.uint8 or images.shape[1:] != wanted:
+      raise ValueError(
+        f"images must be uint8 [N, {wanted[0]}, {wanted[1]}, {wanted[2]}], "
+        f"got {images.dtype} {images.shape}."
+      )
+    blocks = [np.zeros((0, self.dim), np.float32)]
+    for first in range(0, len(images), _BLOCK):
+      block = images[first : first + _BLOCK]
+      padding = ((0, _BLOCK - len(block)), (0, 0), (0, 0), (0, 0))
+      embedded = self._embed_block(
+        self.variables["encoder"], np.pad(block, padding)
+      )
+      blocks.append(np.asarray(embedded)[: len(block)])
+    return np.concatenate(blocks)
+
+  def logits(self, a: Any, b: Any) -> np.ndarray:
+    """Compares embeddings row by row.
+
+    Args:
+      a: embeddings, float [N, D].
+      b: embeddings, float [N, D].
+
+    Returns:
+      Logits of "same person", float32 [N].
+
+    Raises:
+      ValueError: if the shapes differ.
+    """
+    a, b = jnp.asarray(a), jnp.asarray(b)
+    return np.asarray(self._head.apply(self.variables["head"], a, b))
+
+  def logits_matrix(self, a: Any, b: Any) -> np.ndarray:
+    """Compares all embeddings of a with all of b.
+
+    Args:
+      a: embeddings, float [A, D].
+      b: embeddings, float [B, D].
+
+    Returns:
+      Logits of "same person", float32 [A, B].
+    """
+    a, b = jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
+    # Row against row by direct difference or product, so that an entry does
+    # not depend on the size of the matrix around it.
+    row = lambda x: self._head.apply(
+      self.variables["head"], jnp.broadcast_to(x, b.shape), b
+    )
+    if not a.shape[0]:
+      return np.zeros((0, b.shape[0]), np.float32)
+    return np.asarray(jax.lax.map(row, a))
+
+  def logits_from_scores(self, scores: Any) -> np.ndarray:
+    """Turns the scores of a gallery search into logits.
+
+    Args:
+      scores: cosines, or negative squared distances where the metric is
+        "euclidean", float [...].
+
+    Returns:
+      Logits of "same person", float32 [...].
+    """
+    scores = jnp.asarray(scores, jnp.float32)
+    if self.metric == "euclidean":
+      scores = jnp.sqrt(jnp.maximum(-scores, 0.0))
+    return np.asarray(
+      self._head.apply(self.variables["head"], scores, method="from_scores")
+    )
+
+
+def _named(entry: dict[str, Any]) -> dict[str, Any]:
+  return {"name": entry["name"], **entry["args"]}
+
+
+def _weights_bytes(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> str:
+  """Writes arrays as an npz file, flushed to disk; returns its SHA-256."""
+  with path.open("wb") as file:
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+    file.flush()
+    os.fsync(file.fileno())
+  return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _content_digest(arrays: dict[str, np.ndarray]) -> str:
+  """SHA-256 of names, dtypes, shapes and bytes; free of zip's time stamps."""
+  digest = hashlib.sha256()
+  for name in sorted(arrays):
+    array = np.ascontiguousarray(arrays[name])
+    digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+    digest.update(array.tobytes())
+  return digest.hexdigest()
+
+
+def save(
+  path: str | os.PathLike[str], spec: dict[str, Any], variables: dict[str, Any]
+) -> Bundle:
+  """Writes a bundle; an older one in its place stays whole until the end.
+
+  Args:
+    path: folder to make or to replace the bundle of.
+    spec: encoder, head, metric, input, standardize, views, dim, thresholds,
+      default_threshold, calibration, config.
+    variables: {"encoder": Flax variables, "head": Flax variables}.
+
+  Returns:
+    The bundle as it was written.
+
+  Raises:
+    OSError: if it cannot be written; what was there then stays.
+  """
+  folder = pathlib.Path(path)
+  folder.mkdir(parents=True, exist_ok=True)
+  flat = flax.traverse_util.flatten_dict(variables, sep="/")
+  arrays = {name: np.asarray(value) for name, value in flat.items()}
+  content = _content_digest(arrays)
+  weights = folder / f"weights-{content[:16]}.npz"
+  temporary = folder / f".{weights.name}.{os.getpid()}.tmp"
+  try:
+    _weights_bytes(temporary, arrays)
+    os.replace(temporary, weights)
+    spec = {
+      **spec,
+      "version": VERSION,
+      "weights": content,
+      "facesiam_jax": facesiam_jax.__version__,
+    }
+    temporary.write_text(
+      json.dumps(spec, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+    )
+    # The bundle changes at this one rename: bundle.json names its weights.
+    os.replace(temporary, folder / _SPEC)
+  finally:
+    temporary.unlink(missing_ok=True)
+  for old in folder.glob("weights-*.npz"):
+    if old != weights:
+      old.unlink()
+  return Bundle(spec, variables)
+
+
+def _read_spec(folder: pathlib.Path) -> dict[str, Any]:
+  path = folder / _SPEC
+  try:
+    spec = json.loads(path.read_text(encoding="utf-8"))
+  except (FileNotFoundError, NotADirectoryError) as error:
+    raise errors.UserError(
+      f"--bundle={folder} is not a model bundle ({_SPEC} is missing); give "
+      "the `bundle` folder that `facesiam train` wrote."
+    ) from error
+  except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    raise errors.UserError(
+      f"{path} is damaged; copy the bundle anew or train it again."
+    ) from error
+  version = spec.get("version") if isinstance(spec, dict) else None
+  if version != VERSION:
+    raise errors.UserError(
+      f"{path} is of bundle version {version!r} and this facesiam_jax reads "
+      f"version {VERSION}; install the facesiam_jax that wrote it, or train "
+      "it again."
+    )
+  return spec
+
+
+def load(path: str | os.PathLike[str]) -> Bundle:
+  """Reads a bundle and checks that it is sound.
+
+  Args:
+    path: the folder `save` or `facesiam train` wrote.
+
+  Returns:
+    The bundle.
+
+  Raises:
+    errors.UserError: if there is none, it is of an unknown version, or its
+      weights are missing or damaged.
+  """
+  folder = pathlib.Path(path)
+  spec = _read_spec(folder)
+  weights = folder / f"weights-{spec['weights'][:16]}.npz"
+  try:
+    with np.load(weights, allow_pickle=False) as file:
+      arrays = {name: file[name] for name in file.files}
+  except FileNotFoundError as error:
+    raise errors.UserError(
+      f"{weights} is missing; copy the bundle anew, the whole folder."
+    ) from error
+  except (ValueError, EOFError, zipfile.BadZipFile, OSError) as error:
+    raise errors.UserError(
+      f"{weights} is damaged; copy the bundle anew or train it again."
+    ) from error
+  if _content_digest(arrays) != spec["weights"]:
+    raise errors.UserError(
+      f"{weights} is damaged (its SHA-256 is not the recorded one); copy the "
+      "bundle anew or train it again."
+    )
+  variables = flax.traverse_util.unflatten_dict(arrays, sep="/")
+  return Bundle(spec, {"encoder": {}, "head": {}, **variables})

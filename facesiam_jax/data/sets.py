@@ -1,0 +1,129 @@
+"""Data sets by name: faces in memory, and which people are for what."""
+
+import dataclasses
+import importlib
+from typing import Any, Protocol
+
+import ml_collections
+import numpy as np
+
+from facesiam_jax import errors
+from facesiam_jax.data import olivetti
+
+
+class Faces(Protocol):
+  """Faces in memory.
+
+  Attributes:
+    images: uint8 [N, H, W, C].
+    identity_ids: person of each image, int32 [N].
+    names: name of each person, by identity id.
+  """
+
+  images: np.ndarray
+  identity_ids: np.ndarray
+  names: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+  """A data set split by people.
+
+  Attributes:
+    faces: all faces.
+    train: identity ids to train on.
+    validation: identity ids to watch the training and to calibrate on.
+    test: identity ids that nothing but a test may look at.
+  """
+
+  faces: Any
+  train: tuple[int, ...]
+  validation: tuple[int, ...]
+  test: tuple[int, ...]
+
+  def of(self, people: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images and identity ids of the given people, in order."""
+    rows = np.flatnonzero(np.isin(self.faces.identity_ids, people))
+    return self.faces.images[rows], self.faces.identity_ids[rows]
+
+
+def _load_olivetti(
+  config: ml_collections.ConfigDict, image_size: int
+) -> DataSet:
+  if not 0 <= config.fold < len(olivetti.FOLDS):
+    raise errors.UserError(
+      f"config.dataset.fold must be 0 to {len(olivetti.FOLDS) - 1}, got "
+      f"{config.fold}."
+    )
+  most = olivetti.NUM_PEOPLE - len(olivetti.FOLDS[config.fold]) - 2
+  if not 0 <= config.num_validation <= most:
+    raise errors.UserError(
+      f"config.dataset.num_validation must be 0 to {most}, so that two people "
+      f"are left to train on; got {config.num_validation}."
+    )
+  train, validation, test = olivetti.person_split(
+    config.fold, num_validation=config.num_validation
+  )
+  faces = olivetti.load(config.data_dir or None, size=image_size)
+  return DataSet(faces, tuple(train), tuple(validation), tuple(test))
+
+
+_LOADERS = {"olivetti": _load_olivetti}
+
+
+def load(config: ml_collections.ConfigDict, *, image_size: int) -> DataSet:
+  """Loads the data set a config names.
+
+  Args:
+    config: the `dataset` part of a training config; `name` is a name of this
+      module's table, or "package.module:function" for a function of your own
+      with the signature (config, image_size) -> DataSet.
+    image_size: height and width of the faces, pixels.
+
+  Returns:
+    The faces and the people of each split.
+
+  Raises:
+    errors.UserError: for an unknown name, a field out of range, or data that
+      is not there.
+  """
+  if ":" in config.name:
+    module, _, attribute = config.name.partition(":")
+    try:
+      loader = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+      raise errors.UserError(
+        f"config.dataset.name={config.name!r} cannot be imported ({error}); "
+        "give package.module:function."
+      ) from error
+  elif config.name in _LOADERS:
+    loader = _LOADERS[config.name]
+  else:
+    raise errors.UserError(
+      f"config.dataset.name is {config.name!r}; choose from "
+      f"{sorted(_LOADERS)} or give package.module:function."
+    )
+  return loader(config, image_size)
+
+
+def split_people(
+  people: tuple[int, ...], num_groups: int
+) -> tuple[tuple[int, ...], ...]:
+  """Deals people into groups of nearly one size, the same every time.
+
+  Args:
+    people: identity ids.
+    num_groups: number of groups, 2 to the number of people.
+
+  Returns:
+    The groups; every person is in exactly one.
+
+  Raises:
+    errors.UserError: if there are fewer people than groups.
+  """
+  if not 2 <= num_groups <= len(people):
+    raise errors.UserError(
+      f"config.calibration.inner_folds must be 2 to {len(people)}, the number "
+      f"of training people; got {num_groups}."
+    )
+  return tuple(tuple(people[g::num_groups]) for g in range(num_groups))

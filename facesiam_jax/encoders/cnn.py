@@ -1,0 +1,117 @@
+"""Plain convolutional encoders for small grey faces.
+
+`ArticleCNN` is the network of the article that this library reproduces;
+`SmallCNN` is the one we stand behind when few people are there to learn from.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from facesiam_jax.encoders import layers
+
+
+def _check(images: jax.Array, widths: tuple[int, ...], shrink: int) -> None:
+  if images.ndim != 4:
+    raise ValueError(f"images must be [B, H, W, C], not {images.shape}.")
+  if not widths:
+    raise ValueError("widths must name at least one stage.")
+  smallest = shrink * 2 ** len(widths)
+  if min(images.shape[1:3]) < smallest:
+    raise ValueError(
+      f"{len(widths)} stages need images of {smallest} pixels or more, not"
+      f" {images.shape}."
+    )
+
+
+class ArticleCNN(nn.Module):
+  """Three stages of convolution, pooling and dropout, then one dense layer.
+
+  The article's encoder for 64x64 grey faces: each stage is a 3x3 convolution
+  with ReLU, 2x2 maximum pooling and dropout. Pooling comes before bias and
+  ReLU here, which gives the same values for less work. The embedding is not
+  normalised.
+
+  Attributes:
+    widths: channels of each stage; as many stages as there are numbers.
+    dim: size of the embedding.
+    dropout: probability of a zero after each stage, in [0, 1).
+  """
+
+  widths: tuple[int, ...] = (32, 64, 128)
+  dim: int = 128
+  dropout: float = 0.3
+
+  @nn.compact
+  def __call__(
+    self,
+    images: jax.Array,
+    *,
+    train: bool = False,
+    rows: jax.Array | None = None,
+  ) -> jax.Array:
+    """Embeds faces.
+
+    Args:
+      images: preprocessed faces, float32 [B, H, W, C].
+      train: whether to drop; needs `rows` and the "dropout" stream.
+      rows: index of each row in the global batch, int32 [B].
+
+    Returns:
+      Embeddings, float32 [B, dim].
+
+    Raises:
+      ValueError: if the images are too small for the stages, or training
+        without `rows`.
+    """
+    _check(images, self.widths, 1)
+    x = images
+    for width in self.widths:
+      x = nn.relu(layers.Conv(width, pool=True)(x))
+      x = layers.RowDropout(self.dropout)(x, train=train, rows=rows)
+    return nn.Dense(self.dim)(x.reshape(len(x), -1))
+
+
+class SmallCNN(nn.Module):
+  """A cheap encoder: shrinks the face first, then convolves.
+
+  The face is first reduced by averaging blocks of pixels, which costs little
+  accuracy and saves three quarters of the arithmetic for a block of 2x2. Then
+  come stages as in `ArticleCNN`, with a dropout of their own, dropout before
+  the dense layer, and no normalisation inside. The embedding is not
+  normalised.
+
+  Attributes:
+    widths: channels of each stage; as many stages as there are numbers.
+    dim: size of the embedding.
+    shrink: side of the blocks averaged at the input, in pixels; 1 = none.
+    stage_dropout: probability of a zero after each stage, in [0, 1).
+    dropout: probability of a zero before the dense layer, in [0, 1).
+  """
+
+  widths: tuple[int, ...] = (32, 64, 128)
+  dim: int = 128
+  shrink: int = 2
+  stage_dropout: float = 0.15
+  dropout: float = 0.3
+
+  @nn.compact
+  def __call__(
+    self,
+    images: jax.Array,
+    *,
+    train: bool = False,
+    rows: jax.Array | None = None,
+  ) -> jax.Array:
+    """Embeds faces; see `ArticleCNN.__call__`."""
+    _check(images, self.widths, self.shrink)
+    x = images
+    if self.shrink > 1:
+      block = (self.shrink, self.shrink)
+      x = nn.avg_pool(x, block, block)
+    for width in self.widths:
+      x = nn.relu(layers.Conv(width, pool=True)(x))
+      x = layers.RowDropout(self.stage_dropout)(x, train=train, rows=rows)
+    x = x.reshape(len(x), -1)
+    x = layers.RowDropout(self.dropout)(x, train=train, rows=rows)
+    return jnp.asarray(nn.Dense(self.dim)(x), jnp.float32)

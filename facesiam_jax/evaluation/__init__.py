@@ -1,0 +1,26 @@
+"""Evaluation protocols, figures and reports.
+
+Only the protocols are loaded here; `facesiam_jax.evaluation.figures` and
+`facesiam_jax.evaluation.report` load matplotlib and Jinja2, so import them by
+name where a picture or a page is wanted.
+"""
+
+from facesiam_jax.evaluation.protocols import (
+  EIGENFACE_COMPONENTS,
+  Pairs,
+  all_pairs,
+  pca_similarity,
+  raw_pixel_similarity,
+  summarise,
+  verification_report,
+)
+
+__all__ = [
+  "EIGENFACE_COMPONENTS",
+  "Pairs",
+  "all_pairs",
+  "pca_similarity",
+  "raw_pixel_similarity",
+  "summarise",
+  "verification_report",
+]

@@ -1,0 +1,342 @@
+"""Evaluation protocols: one report of numbers from one similarity matrix.
+
+All unordered pairs of the test images are compared. The same functions measure
+the network and the baselines (raw pixels, eigenfaces), so a difference between
+two reports is a difference between the scores alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from facesiam_jax.metrics import calibration, identification
+from facesiam_jax.metrics import tally as tally_lib
+
+EIGENFACE_COMPONENTS = 50
+TAR_TARGETS = {"tar_at_far_0.01": 0.01, "tar_at_far_0.1": 0.1}
+ONE_SHOT_WAYS = 10
+
+_NEEDS_THRESHOLD = ("accuracy", "balanced_accuracy", "fmr", "fnmr")
+
+
+class Pairs(NamedTuple):
+  """All unordered pairs of N images, P = N (N - 1) / 2.
+
+  Attributes:
+    i: row of the first image, int32 [P].
+    j: row of the second image, int32 [P], j > i.
+    same: 1 = same person, int32 [P].
+  """
+
+  i: np.ndarray
+  j: np.ndarray
+  same: np.ndarray
+
+
+class Spread(NamedTuple):
+  """How one metric varies over reports (folds, seeds)."""
+
+  mean: float
+  sd: float | None
+  min: float
+  max: float
+
+
+def all_pairs(identity_ids: ArrayLike) -> Pairs:
+  """Lists all unordered pairs of images; no image meets itself.
+
+  Args:
+    identity_ids: person of each image, int [N].
+
+  Returns:
+    The Pairs, in the order (0, 1), (0, 2), ..., (N - 2, N - 1).
+
+  Raises:
+    ValueError: if `identity_ids` does not have rank 1.
+
+  Degenerate input: fewer than two images give no pair.
+
+  >>> all_pairs([7, 7, 9]).same.tolist()
+  [1, 0, 0]
+  """
+  ids = np.asarray(identity_ids)
+  if ids.ndim != 1:
+    raise ValueError(f"identity_ids must have rank 1, got shape {ids.shape}")
+  i, j = np.triu_indices(ids.size, k=1)
+  same = (ids[i] == ids[j]).astype(np.int32)
+  return Pairs(i.astype(np.int32), j.astype(np.int32), same)
+
+
+def verification_report(
+  similarity: ArrayLike,
+  identity_ids: ArrayLike,
+  threshold: float | None,
+  *,
+  seed: int = 0,
+  draws: int = 200,
+  ways: int = ONE_SHOT_WAYS,
+  resamples: int = 1000,
+  level: float = 0.95,
+) -> dict[str, Any]:
+  """Measures one similarity matrix by every metric, with counts and intervals.
+
+  Args:
+    similarity: score of each pair of images, float [N, N], bigger is closer:
+      the logits of "same person" for a network. Symmetric; the diagonal is not
+      used.
+    identity_ids: person of each image, int [N].
+    threshold: decision threshold in the unit of `similarity`; None leaves the
+      metrics that need one null.
+    seed: of the one-shot draws and of the bootstrap.
+    draws: number of one-shot draws of references.
+    ways: people in a one-shot draw; all people where there are fewer.
+    resamples: number of bootstrap resamples of people.
+    level: coverage of the intervals, 0..1.
+
+  Returns:
+    A dict that JSON can hold, with its keys sorted: eer, eer_raw, auc,
+    threshold_logit, accuracy, balanced_accuracy, fmr, fnmr, tar_at_far_0.01,
+    tar_at_far_0.1, one_shot_accuracy, num_people, num_images, num_genuine,
+    num_impostor; `counts`, the numerator and denominator or the pairs behind
+    each metric; `interval`, metric -> [low, high] with `level`, or null below
+    30 people, and then `interval_reason` says why.
+
+  Raises:
+    ValueError: naming the argument, for a wrong shape, NaN, infinity, fewer
+      than two people, or no person with two images.
+
+  Degenerate input: where no error was seen, the upper end of the interval of
+  FMR and FNMR follows the rule of three (3 / people, or 3 / pairs of people).
+
+  >>> similarity = np.array([[0, 9, 1, 2], [9, 0, 3, 1], [1, 3, 0, 8],
+  ...                        [2, 1, 8, 0]])
+  >>> report = verification_report(similarity, [5, 5, 7, 7], 5.0)
+  >>> report["eer"], report["accuracy"], report["num_genuine"]
+  (0.0, 1.0, 2)
+  """
+  similarity = np.asarray(similarity)
+  pairs = all_pairs(identity_ids)
+  ids = np.asarray(identity_ids)
+  if similarity.shape != (ids.size, ids.size):
+    raise ValueError(
+      f"similarity must have shape [{ids.size}, {ids.size}], got "
+      f"{similarity.shape}"
+    )
+  if not np.array_equal(similarity, similarity.T):
+    raise ValueError("similarity must be symmetric")
+  scores = similarity[pairs.i, pairs.j]
+  counts = tally_lib.tally(scores, pairs.same)
+  num_people = int(np.unique(ids).size)
+  ranks = identification.rank_counts(
+    similarity, ids, seed=seed, draws=draws, ways=min(ways, num_people)
+  )
+  report: dict[str, Any] = dict.fromkeys(_NEEDS_THRESHOLD)
+  report |= tally_lib.summary_of(counts, threshold, TAR_TARGETS)
+  report |= {
+    "one_shot_accuracy": int(ranks.counts[0]) / ranks.num_probes,
+    "threshold_logit": None if threshold is None else float(threshold),
+    "num_people": num_people,
+    "num_images": int(ids.size),
+    "num_genuine": counts.num_genuine,
+    "num_impostor": counts.num_impostor,
+  }
+  report["counts"] = _counts(counts, report, ranks)
+  bootstrap = calibration.person_bootstrap(
+    lambda resample: tally_lib.summary_of(resample, threshold, TAR_TARGETS),
+    scores,
+    ids[pairs.i],
+    ids[pairs.j],
+    resamples=resamples,
+    level=level,
+    seed=seed,
+  )
+  report["interval"] = _interval(bootstrap, report, level)
+  report["interval_reason"] = bootstrap.reason
+  return dict(sorted(report.items()))
+
+
+def _counts(
+  counts: tally_lib.Tally,
+  report: Mapping[str, Any],
+  ranks: identification.RankCounts,
+) -> dict[str, dict[str, int]]:
+  """What each metric was measured on, metric by metric."""
+  n_g, n_i = counts.num_genuine, counts.num_impostor
+  both = {"genuine": n_g, "impostor": n_i}
+  table: dict[str, dict[str, int]] = {
+    "eer": both,
+    "eer_raw": both,
+    "auc": both,
+    "one_shot_accuracy": {
+      "count": int(ranks.counts[0]),
+      "of": ranks.num_probes,
+      "draws": ranks.draws,
+      "ways": ranks.ways,
+    },
+  }
+  for name in TAR_TARGETS:
+    table[name] = {
+      "count": round(report[name] * n_g),
+      "of": n_g,
+      "impostor": n_i,
+    }
+  if report["fmr"] is not None:
+    wrong = round(report["fmr"] * n_i), round(report["fnmr"] * n_g)
+    right = n_i + n_g - sum(wrong)
+    table["accuracy"] = {"count": right, "of": n_g + n_i}
+    table["balanced_accuracy"] = both
+    table["fmr"] = {"count": wrong[0], "of": n_i}
+    table["fnmr"] = {"count": wrong[1], "of": n_g}
+  return table
+
+
+def _interval(
+  bootstrap: calibration.Bootstrap, report: Mapping[str, Any], level: float
+) -> dict[str, Any] | None:
+  """The bootstrap's intervals, with the rule of three where it sees no error."""
+  if bootstrap.intervals is None:
+    return None
+  people = report["num_people"]
+  units = {"fmr": people * (people - 1) / 2, "fnmr": people}
+  interval: dict[str, Any] = {"level": level}
+  for name, ends in bootstrap.intervals.items():
+    if name in units and report[name] == 0:
+      ends = (0.0, 3 / units[name])
+    interval[name] = list(ends)
+  return interval
+
+
+def summarise(
+  reports: Sequence[Mapping[str, Any]],
+) -> dict[str, dict[str, float | None]]:
+  """Summarises several reports (folds x seeds) metric by metric.
+
+  The spread over folds and seeds is not a confidence interval: seeds of a fold
+  share its test people, and folds share training people.
+
+  Args:
+    reports: results of `verification_report`, at least one.
+
+  Returns:
+    metric -> {"mean", "sd", "min", "max"}, for each metric that is a number in
+    every report (counts of people, images and pairs left out); sd has ddof = 1.
+
+  Raises:
+    ValueError: if there is no report, or a metric is null in some of them only.
+
+  Degenerate input: one report gives sd None.
+
+  >>> summarise([{"eer": 0.1}, {"eer": 0.3}])["eer"]["mean"]
+  0.2
+  """
+  if not reports:
+    raise ValueError("reports must hold at least one report")
+  summary = {}
+  for name in sorted(set().union(*reports)):
+    values = [report.get(name) for report in reports]
+    numbers = [v for v in values if isinstance(v, int | float)]
+    if not numbers or name.startswith("num_"):
+      continue
+    if len(numbers) < len(values):
+      raise ValueError(f"reports: {name} is null in some of them")
+    sd = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
+    spread = Spread(float(np.mean(numbers)), sd, min(numbers), max(numbers))
+    summary[name] = spread._asdict()
+  return summary
+
+
+def raw_pixel_similarity(images: ArrayLike) -> np.ndarray:
+  """Baseline: compares faces by their pixels alone.
+
+    s(a, b) = -|a - b|, pixels divided by 255
+
+  Nothing is learned, and images are not standardised one by one, so the light
+  on a face counts as much as the face.
+
+  Args:
+    images: faces, uint8 [N, H, W] or [N, H, W, C].
+
+  Returns:
+    Similarity, float64 [N, N], symmetric, <= 0, 0 on the diagonal.
+
+  Raises:
+    ValueError: if `images` is not uint8, is empty, or has a wrong rank.
+
+  Degenerate input: equal images have similarity 0.
+
+  >>> raw_pixel_similarity(np.eye(2, dtype=np.uint8)[:, None])[0].tolist()
+  0.0
+  """
+  return _negative_distances(_flatten("images", images))
+
+
+def pca_similarity(
+  train_images: ArrayLike,
+  test_images: ArrayLike,
+  *,
+  components: int = EIGENFACE_COMPONENTS,
+) -> np.ndarray:
+  """Baseline: compares faces by their eigenface coefficients.
+
+    s(a, b) = -|W (a - b)|
+
+  W holds the first principal components of the training faces as unit rows. The
+  coefficients are not whitened: dividing each by its standard deviation made
+  the baseline worse (inner splits of the Olivetti training people).
+
+  Args:
+    train_images: faces of the training people, uint8 [M, H, W] or
+      [M, H, W, C].
+    test_images: faces to compare, uint8 [N, ...], of the same size.
+    components: principal components kept, 1..M - 1; fixed for the benchmarks.
+
+  Returns:
+    Similarity, float64 [N, N], symmetric, <= 0, 0 on the diagonal.
+
+  Raises:
+    ValueError: naming the argument, for a wrong dtype, rank or size, or too few
+      training images with different pixels for that many components.
+
+  Degenerate input: test images that differ only outside the span of the
+  components have similarity 0 up to rounding.
+
+  References: Turk and Pentland 1991, Eigenfaces for recognition.
+  """
+  train = _flatten("train_images", train_images)
+  test = _flatten("test_images", test_images)
+  if train.shape[1] != test.shape[1]:
+    raise ValueError(
+      "test_images must have as many pixels as train_images, got "
+      f"{test.shape[1]} and {train.shape[1]}"
+    )
+  mean = train.mean(axis=0)
+  _, singular, axes = np.linalg.svd(train - mean, full_matrices=False)
+  rank = int((singular > singular[0] * 1e-10).sum())
+  if not 1 <= components <= rank:
+    raise ValueError(
+      f"components must lie in 1..{rank}, the rank of train_images, got "
+      f"{components}"
+    )
+  return _negative_distances((test - mean) @ axes[:components].T)
+
+
+def _flatten(name: str, images: ArrayLike) -> np.ndarray:
+  """Images as float64 rows in 0..1, [N, H * W * C]."""
+  images = np.asarray(images)
+  if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
+    raise ValueError(
+      f"{name} must be uint8 [N, H, W] or [N, H, W, C] and not empty, got "
+      f"{images.dtype} {images.shape}"
+    )
+  return images.reshape(len(images), -1) / 255
+
+
+def _negative_distances(rows: np.ndarray) -> np.ndarray:
+  """-|a - b| of each two rows, float64 [N, N], exactly symmetric."""
+  similarity = np.zeros((len(rows), len(rows)))
+  for n, row in enumerate(rows):
+    # Differences, not |a|^2 + |b|^2 - 2 a b, which loses near-duplicates.
+    similarity[n] = -np.sqrt(np.square(rows - row).sum(axis=1))
+  return similarity

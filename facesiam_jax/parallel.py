@@ -1,0 +1,99 @@
+"""The device mesh and pmap: nothing else knows how many devices there are.
+
+A step is written for ONE device, with the named axis `data` and explicit
+collectives; `pmap` maps it over a mesh of any size.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+AXIS = "data"
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """Returns a one-dimensional mesh over the devices, axis `data`.
+
+  Args:
+    devices: the devices; None means all of `jax.devices()`.
+
+  Returns:
+    A mesh with Auto axes (the default of `jax.make_mesh` is Explicit, under
+    which ordinary products of sharded arrays raise).
+  """
+  devices = list(jax.devices() if devices is None else devices)
+  return jax.make_mesh(
+    (len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices
+  )
+
+
+def pmap(
+  step: Callable[..., Any],
+  mesh: Mesh,
+  *,
+  in_specs: Any = None,
+  out_specs: Any = None,
+  donate_argnums: tuple[int, ...] = (),
+) -> Callable[..., Any]:
+  """Maps a one-device step over the mesh, as `jax.pmap` does, and jits it.
+
+  Inside the step the axis name `data` is bound, so `lax.psum(x, "data")`,
+  `lax.all_gather` and `lax.axis_index` work. What the step returns under
+  `out_specs` = P() must be the same on every device: pass gradients through
+  `lax.psum` or `lax.pmean` before using them.
+
+  Args:
+    step: a pure function of arrays.
+    mesh: from `make_mesh`.
+    in_specs: a PartitionSpec (or a pytree prefix of them) for each argument;
+      None means all arguments split along their first axis.
+    out_specs: the same for the result; None means split along the first axis.
+    donate_argnums: arguments whose buffers the result may reuse.
+
+  Returns:
+    The jitted, mapped function of the global arrays.
+  """
+  # check_vma=False keeps pmap's meaning: with True the transpose already sums
+  # the gradients of replicated parameters, and an explicit psum of them would
+  # leave them too large by the number of devices.
+  mapped = jax.shard_map(
+    step,
+    mesh=mesh,
+    in_specs=P(AXIS) if in_specs is None else in_specs,
+    out_specs=P(AXIS) if out_specs is None else out_specs,
+    check_vma=False,
+  )
+  return jax.jit(mapped, donate_argnums=donate_argnums)
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+  """Puts a copy of every leaf on every device of the mesh."""
+  return jax.device_put(tree, NamedSharding(mesh, P()))
+
+
+def own_rows(global_batch: int) -> jax.Array:
+  """Returns the indices of this device's rows in the global batch.
+
+  Only inside a function mapped by `pmap`.
+
+  Args:
+    global_batch: B, a multiple of the number of devices.
+
+  Returns:
+    int32 [B / devices].
+
+  Raises:
+    ValueError: if B is not a multiple of the number of devices.
+  """
+  num_devices = jax.lax.axis_size(AXIS)
+  if global_batch % num_devices:
+    raise ValueError(
+      f"the global batch of {global_batch} rows does not divide by "
+      f"{num_devices} devices."
+    )
+  size = global_batch // num_devices
+  first = jax.lax.axis_index(AXIS) * size
+  return first + jax.numpy.arange(size, dtype=jax.numpy.int32)

@@ -1,0 +1,166 @@
+"""From a trained network to logits and thresholds, on people it has not seen.
+
+The scores come from validation people, or from all training people by
+cross-fitting: each is scored by an inner network trained without them.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from facesiam_jax import heads, metrics, ops
+from facesiam_jax.metrics import tally
+from facesiam_jax.training import state as state_lib
+from facesiam_jax.training import step as step_lib
+
+_TARGETS = (0.01, 0.1)
+_RESAMPLES = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+  """Scores of all pairs of images of one group of people, or of several.
+
+  Attributes:
+    values: similarity of each pair, float32 [P]: the trained head's logit, or
+      the cosine where the head is still to be fitted.
+    people_a: person of the first image, int32 [P].
+    people_b: person of the second image, int32 [P].
+  """
+
+  values: np.ndarray
+  people_a: np.ndarray
+  people_b: np.ndarray
+
+  @property
+  def same(self) -> np.ndarray:
+    """1 = same person, 0 = two people, int32 [P]."""
+    return (self.people_a == self.people_b).astype(np.int32)
+
+
+def pool(parts: list[Scores]) -> Scores:
+  """Returns the pairs of all groups; no pair crosses two groups."""
+  return Scores(
+    *(
+      np.concatenate([getattr(part, field.name) for part in parts])
+      for field in dataclasses.fields(Scores)
+    )
+  )
+
+
+def score_pairs(
+  recipe: step_lib.Recipe,
+  state: state_lib.TrainState,
+  embeddings: np.ndarray,
+  identity_ids: np.ndarray,
+) -> Scores:
+  """Scores every pair of images.
+
+  Args:
+    recipe: of the network.
+    state: of the network; its head is used if the objective trains it.
+    embeddings: of people it was not trained on, float32 [N, D].
+    identity_ids: int32 [N].
+
+  Returns:
+    Scores of the N (N - 1) / 2 pairs.
+  """
+  i, j = np.triu_indices(len(identity_ids), 1)
+  if recipe.objective.trains_head:
+    params = jax.device_get(state.eval_params)
+    compare = jax.jit(step_lib.apply_head(recipe, params))
+  else:
+    compare = jax.jit(ops.cosine_similarity)
+  values = np.asarray(compare(embeddings[i], embeddings[j]))
+  return Scores(values, identity_ids[i], identity_ids[j])
+
+
+def fit_head(
+  recipe: step_lib.Recipe, state: state_lib.TrainState, scores: Scores
+) -> dict[str, Any]:
+  """Returns the head's variables: as trained, or fitted to the scores.
+
+  Args:
+    recipe: of the network.
+    state: its state.
+    scores: of people it was not trained on.
+
+  Returns:
+    Variables of the recipe's head. A fitted head gives the log likelihood
+    ratio: its logit is at even odds, whatever the mix of the fitting pairs.
+
+  Raises:
+    ValueError: if a head that is to be fitted compares distances.
+  """
+  if recipe.objective.trains_head:
+    return {"params": jax.device_get(state.eval_params["head"])}
+  if not isinstance(recipe.head, heads.CosineLogistic):
+    raise ValueError(
+      "an objective that does not train the head needs the head "
+      f"'cosine_logistic', got {type(recipe.head).__name__}."
+    )
+  w, b = metrics.fit_platt(scores.values, scores.same)
+  if w <= 0:
+    raise ValueError(
+      "two images of one person are less alike than images of two people: "
+      f"the fitted scale is {w:.3g}; train longer."
+    )
+  # softplus(v) = w, written so that a large w does not overflow.
+  raw = w + np.log(-np.expm1(-w))
+  return {"params": {"raw_scale": np.float32(raw), "bias": np.float32(b)}}
+
+
+def threshold_name(target_fmr: float) -> str:
+  """Returns the name of a threshold: "eer" for 0, else like "fmr_0.01"."""
+  return f"fmr_{target_fmr:g}" if target_fmr else "eer"
+
+
+def _threshold(counts: tally.Tally, target_fmr: float) -> float:
+  if target_fmr:
+    return tally.tar_at_far_of(counts, target_fmr).threshold
+  return tally.eer_of(counts).threshold
+
+
+def thresholds(
+  logits: np.ndarray, scores: Scores, target_fmr: float
+) -> dict[str, dict[str, Any]]:
+  """Computes thresholds on the logits, with what they did where calibrated.
+
+  Args:
+    logits: of the pairs of `scores`, float32 [P].
+    scores: the pairs.
+    target_fmr: an error rate wanted besides the usual ones, 0..1; 0 for none.
+
+  Returns:
+    By name ("eer", "fmr_0.01", ...): "logit", "target" (None for "eer"),
+    "fmr" and "fnmr" there, and "interval", the 95 % interval of the logit over
+    people drawn anew, with "interval_reason" where there is none.
+  """
+  targets = sorted({0.0, *_TARGETS, target_fmr})
+  bootstrap = metrics.person_bootstrap(
+    lambda counts: {
+      threshold_name(t): _threshold(counts, t) for t in targets
+    },
+    logits,
+    scores.people_a,
+    scores.people_b,
+    resamples=_RESAMPLES,
+  )
+  counts = tally.tally(logits, scores.same)
+  found = {}
+  for target in targets:
+    name = threshold_name(target)
+    logit = _threshold(counts, target)
+    rates = tally.error_rates_of(counts, logit)
+    interval = bootstrap.intervals and list(bootstrap.intervals[name])
+    found[name] = {
+      "logit": float(logit),
+      "target": target or None,
+      "fmr": float(rates.fmr),
+      "fnmr": float(rates.fnmr),
+      "interval": interval,
+      "interval_reason": bootstrap.reason,
+    }
+  return found

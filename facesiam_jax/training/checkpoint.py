@@ -1,0 +1,204 @@
+"""Checkpoints of a run: asynchronous, checked by hash, latest and best kept.
+
+The one file that knows Orbax. Orbax restores a checkpoint with flipped bits
+without a word, so a SHA-256 manifest of its files is written after each
+commit and verified before a restore; a checkpoint without a manifest was
+never acknowledged and is not used.
+"""
+
+from concurrent import futures
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from facesiam_jax import errors
+from facesiam_jax.training import workdir as workdir_lib
+
+_KEEP_LATEST = 2
+
+
+def _goodness(metrics: dict[str, float]) -> float:
+  return -metrics["loss"]
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+  return {
+    str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+    for path in sorted(folder.rglob("*"))
+    if path.is_file()
+  }
+
+
+def _preservation() -> checkpoint_managers.PreservationPolicy:
+  # Not best_fn with max_to_keep: that deletes the newest step when it is not
+  # among the best.
+  return checkpoint_managers.AnyPreservationPolicy(
+    [
+      checkpoint_managers.LatestN(_KEEP_LATEST),
+      checkpoint_managers.BestN(
+        get_metric_fn=_goodness,
+        n=1,
+        keep_checkpoints_without_metrics=False,
+      ),
+    ]
+  )
+
+
+class Checkpointer:
+  """Saves and restores the state of the run in a directory.
+
+  Attributes:
+    folder: where the checkpoints are, one directory a step.
+  """
+
+  def __init__(self, workdir: str | os.PathLike[str]) -> None:
+    self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
+    self._manifests = pathlib.Path(workdir).absolute() / "manifests"
+    self.folder.mkdir(parents=True, exist_ok=True)
+    self._manifests.mkdir(exist_ok=True)
+    self._drop_unacknowledged()
+    self._manager = ocp.CheckpointManager(
+      self.folder,
+      options=ocp.CheckpointManagerOptions(
+        # Without best_fn the metrics would not be written, and a resumed run
+        # would not know which of the old checkpoints is the best.
+        best_fn=_goodness,
+        preservation_policy=_preservation(),
+        enable_async_checkpointing=True,
+        cleanup_tmp_directories=True,
+      ),
+    )
+    self._sealer = futures.ThreadPoolExecutor(1, "checkpoint-manifest")
+    self._sealing: futures.Future[None] | None = None
+
+  def _manifest(self, step: int) -> pathlib.Path:
+    return self._manifests / f"{step}.json"
+
+  def _drop_unacknowledged(self) -> None:
+    """Removes steps whose manifest a kill prevented, so they can be saved."""
+    for path in self.folder.iterdir():
+      if path.name.isdigit() and not self._manifest(int(path.name)).exists():
+        shutil.rmtree(path)
+
+  def _seal(self, step: int) -> None:
+    self._manager.wait_until_finished()
+    digests = _digests(self.folder / str(step))
+    workdir_lib.write_atomically(
+      self._manifest(step), json.dumps(digests, indent=1, sort_keys=True)
+    )
+    kept = set(self._manager.all_steps())
+    for path in self._manifests.glob("*.json"):
+      if int(path.stem) not in kept:
+        path.unlink()
+
+  def save(self, step: int, state: Any, loss: float | None) -> None:
+    """Starts saving a state; returns when the arrays may be changed.
+
+    Args:
+      step: number of finished steps.
+      state: a pytree of arrays.
+      loss: validation loss, by which the best checkpoint is chosen; None
+        where it was not measured.
+
+    Raises:
+      errors.UserError: if this or the save before it ran out of disk space.
+    """
+    self.wait()
+    try:
+      self._manager.save(
+        step,
+        args=ocp.args.StandardSave(state),
+        metrics=None if loss is None else {"loss": loss},
+        force=True,
+      )
+    except Exception as error:
+      raise self._translated(error) from error
+    self._sealing = self._sealer.submit(self._seal, step)
+
+  def wait(self) -> None:
+    """Waits until the save under way is complete and its manifest written."""
+    sealing, self._sealing = self._sealing, None
+    if sealing is None:
+      return
+    try:
+      sealing.result()
+    except Exception as error:
+      raise self._translated(error) from error
+
+  def _translated(self, error: Exception) -> Exception:
+    text = str(error).lower()
+    if "no space left" in text or "resource_exhausted" in text:
+      return errors.UserError(
+        f"no space left for the checkpoint in {self.folder}; free some and "
+        "run the same command again, it resumes from the last complete one."
+      )
+    return error
+
+  def _verified(self, step: int) -> bool:
+    recorded = json.loads(self._manifest(step).read_text(encoding="utf-8"))
+    return recorded == _digests(self.folder / str(step))
+
+  def restore_latest(self, template: Any) -> Any | None:
+    """Returns the newest sound checkpoint, or None if there is none at all.
+
+    A damaged checkpoint is reported, removed and the one before it taken.
+
+    Args:
+      template: a state of the same structure, shapes and shardings.
+
+    Returns:
+      The state, placed as the template.
+
+    Raises:
+      errors.UserError: if there are checkpoints and all are damaged, or they
+        do not fit the template.
+    """
+    steps = sorted(self._manager.all_steps(), reverse=True)
+    for step in steps:
+      if self._verified(step):
+        return self._restore(step, template)
+      logging.warning(
+        "checkpoint %s is damaged (its SHA-256 differs from the manifest); "
+        "using the one before it.",
+        self.folder / str(step),
+      )
+    if steps:
+      raise errors.UserError(
+        f"every checkpoint in {self.folder} is damaged; restore the files or "
+        "give another --workdir."
+      )
+    return None
+
+  def _restore(self, step: int, template: Any) -> Any:
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+    try:
+      state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+    except (ValueError, KeyError) as error:
+      raise errors.UserError(
+        f"the checkpoint {self.folder / str(step)} does not fit this config's "
+        "network; give another --workdir."
+      ) from error
+    self._forget_after(step)
+    return state
+
+  def _forget_after(self, step: int) -> None:
+    """Removes damaged checkpoints after `step`, to be saved anew."""
+    for later in [s for s in self._manager.all_steps() if s > step]:
+      self._manifest(later).unlink(missing_ok=True)
+      self._manager.delete(later)
+
+  def close(self) -> None:
+    """Finishes what is under way and releases all threads."""
+    try:
+      self.wait()
+    finally:
+      self._sealer.shutdown()
+      self._manager.close()

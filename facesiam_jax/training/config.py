@@ -1,0 +1,220 @@
+"""The fields of a training config, their defaults, and their checks."""
+
+from collections.abc import Iterator
+import json
+from typing import Any
+
+import ml_collections
+
+from facesiam_jax import errors
+
+_CALIBRATIONS = ("validation", "cross_fit")
+_PLACEHOLDER_FIELDS = ("encoder.args", "head.args", "objective.args")
+
+
+def default_config() -> ml_collections.ConfigDict:
+  """Returns the config that every recipe starts from.
+
+  A recipe in configs/ calls this, changes what it wants and returns the
+  result; a key that is not here cannot be set. The comments say what each
+  field means.
+
+  Returns:
+    A locked ConfigDict.
+  """
+  c = ml_collections.ConfigDict()
+  c.seed = 0
+  c.image_size = 64
+  # Length of the run in optimizer steps.
+  c.num_steps = 400
+  # Steps in one call of the compiled function; 0 = 1 on CPU, up to 50 on
+  # GPU and TPU.
+  c.steps_per_call = 0
+  # A line of metrics, a measurement on validation people, a checkpoint: every
+  # so many steps. The last two are multiples of the first.
+  c.log_every = 20
+  c.eval_every = 100
+  c.checkpoint_every = 100
+  # Exponential moving average of the parameters; 0 = off.
+  c.ema_decay = 0.0
+
+  c.dataset = ml_collections.ConfigDict()
+  c.dataset.name = "olivetti"
+  c.dataset.data_dir = ""
+  # Which of the four groups of ten people is held out for the test.
+  c.dataset.fold = 0
+  # People kept from training, to watch it and, with calibration.kind =
+  # "validation", to calibrate on.
+  c.dataset.num_validation = 6
+
+  c.encoder = ml_collections.ConfigDict()
+  c.encoder.name = "article_cnn"
+  c.encoder.args = ml_collections.ConfigDict()
+  c.head = ml_collections.ConfigDict()
+  c.head.name = "cosine_logistic"
+  c.head.args = ml_collections.ConfigDict()
+  c.objective = ml_collections.ConfigDict()
+  c.objective.name = "supcon"
+  c.objective.args = ml_collections.ConfigDict()
+
+  c.standardize = ml_collections.ConfigDict()
+  c.standardize.kind = "fixed"
+  c.standardize.mean = 0.5
+  c.standardize.std = 0.25
+  # Strengths of facesiam_jax.augment.augment; all 0 = off.
+  c.augment = ml_collections.ConfigDict()
+  for name in (
+    *("flip", "rotation_deg", "shear_deg", "scale", "stretch", "shift"),
+    *("elastic", "gain", "offset", "gradient", "gamma", "noise", "erase"),
+  ):
+    c.augment[name] = 0.0
+  c.augment.erase_probability = 0.5
+
+  c.optimizer = ml_collections.ConfigDict()
+  c.optimizer.name = "adamw"
+  c.optimizer.learning_rate = 1e-3
+  c.optimizer.schedule = "cosine"
+  c.optimizer.warmup_steps = 0
+  c.optimizer.weight_decay = 1e-4
+  c.optimizer.momentum = 0.9
+  c.optimizer.clip_norm = 0.0
+
+  # Views of a face whose embeddings are averaged when it is recognised.
+  c.views = ml_collections.ConfigDict()
+  c.views.mirror = False
+  c.views.shift = 0
+
+  c.calibration = ml_collections.ConfigDict()
+  # "validation": on the validation people. "cross_fit": the training people
+  # are split into inner_folds groups, a network is trained without each, and
+  # the pooled scores of people no network had seen are used.
+  c.calibration.kind = "validation"
+  c.calibration.inner_folds = 3
+  # Steps of an inner network; 0 = num_steps.
+  c.calibration.inner_steps = 0
+  # Share of impostors that the default threshold may accept there; 0 takes
+  # the threshold of equal error instead.
+  c.calibration.target_fmr = 0.01
+  return c.lock()
+
+
+def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+  for key in sorted(config):
+    value = config[key]
+    if isinstance(value, ml_collections.ConfigDict) and len(value):
+      yield from _leaves(value, f"{prefix}{key}.")
+    else:
+      yield f"{prefix}{key}", value
+
+
+def to_json(config: ml_collections.ConfigDict) -> str:
+  """Returns the config as JSON with sorted keys."""
+  return json.dumps(json.loads(config.to_json()), indent=2, sort_keys=True)
+
+
+def differences(
+  config: ml_collections.ConfigDict, other: ml_collections.ConfigDict
+) -> list[str]:
+  """Returns the dotted names of fields that differ, sorted."""
+  # Through JSON, which knows no tuples, so that a config read back from a
+  # file equals the one that was written.
+  mine, theirs = (
+    dict(_leaves(ml_collections.ConfigDict(json.loads(to_json(c)))))
+    for c in (config, other)
+  )
+  return sorted(
+    name
+    for name in mine.keys() | theirs.keys()
+    if name not in mine or name not in theirs or mine[name] != theirs[name]
+  )
+
+
+def _check_fields(config: ml_collections.ConfigDict) -> None:
+  """Raises UserError if a field is unknown, missing or of another type."""
+  expected = dict(_leaves(default_config()))
+  for name, value in _leaves(config):
+    if name.startswith(_PLACEHOLDER_FIELDS):
+      continue
+    if name not in expected:
+      raise errors.UserError(
+        f"the config has an unknown field {name!r}; the fields are those of "
+        "facesiam_jax.training.config.default_config()."
+      )
+    wanted = type(expected[name])
+    if type(value) is not wanted and not (wanted is float and value == 0):
+      raise errors.UserError(
+        f"config.{name} must be of type {wanted.__name__}, got {value!r}."
+      )
+  present = {name for name, _ in _leaves(config)}
+  for name in sorted(expected.keys() - present):
+    if not name.startswith(_PLACEHOLDER_FIELDS):
+      raise errors.UserError(
+        f"the config lacks the field {name!r}; start from "
+        "facesiam_jax.training.config.default_config()."
+      )
+
+
+def _require(condition: bool, name: str, value: Any, wanted: str) -> None:
+  if not condition:
+    raise errors.UserError(f"config.{name} must be {wanted}, got {value!r}.")
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+  """Checks a config before anything is read or written.
+
+  Args:
+    config: from a recipe, with the command line's changes.
+
+  Raises:
+    errors.UserError: for an unknown or missing field, a wrong type or a value
+      out of range, naming the field and what it must be.
+  """
+  _check_fields(config)
+  c = config
+  _require(c.num_steps >= 1, "num_steps", c.num_steps, "at least 1")
+  _require(c.image_size >= 16, "image_size", c.image_size, "at least 16")
+  _require(
+    c.steps_per_call >= 0, "steps_per_call", c.steps_per_call, "at least 0"
+  )
+  _require(c.log_every >= 1, "log_every", c.log_every, "at least 1")
+  for name in ("eval_every", "checkpoint_every"):
+    _require(
+      c[name] >= 1 and c[name] % c.log_every == 0,
+      name,
+      c[name],
+      f"a positive multiple of log_every ({c.log_every})",
+    )
+  _require(
+    c.dataset.num_validation == 0 or c.checkpoint_every % c.eval_every == 0,
+    "checkpoint_every",
+    c.checkpoint_every,
+    f"a multiple of eval_every ({c.eval_every}), so that each checkpoint has "
+    "its validation loss",
+  )
+  _require(0 <= c.ema_decay < 1, "ema_decay", c.ema_decay, "in [0, 1)")
+  kind = c.calibration.kind
+  _require(
+    kind in _CALIBRATIONS,
+    "calibration.kind",
+    kind,
+    f"one of {_CALIBRATIONS}",
+  )
+  _require(
+    c.calibration.inner_folds >= 2,
+    "calibration.inner_folds",
+    c.calibration.inner_folds,
+    "at least 2",
+  )
+  _require(
+    0 <= c.calibration.target_fmr < 1,
+    "calibration.target_fmr",
+    c.calibration.target_fmr,
+    "in [0, 1)",
+  )
+  needs_people = kind == "validation" and c.dataset.num_validation < 2
+  _require(
+    not needs_people,
+    "dataset.num_validation",
+    c.dataset.num_validation,
+    'at least 2 with calibration.kind = "validation"',
+  )

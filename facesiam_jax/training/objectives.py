@@ -1,0 +1,261 @@
+"""What a step draws and what it minimises: one small class an objective.
+
+An objective names the image rows of the global batch and turns embeddings
+into per-example losses. It holds no arrays and no random state.
+"""
+
+import dataclasses
+import importlib
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from facesiam_jax import losses, mining, ops, sampling
+
+
+class Terms(NamedTuple):
+  """Per-example results; sums of them over devices give the batch's figures.
+
+  Attributes:
+    values: losses, float32 [n].
+    weights: weight of each loss, float32 [n].
+    correct: 1 where the example is judged right, float32 [n].
+  """
+
+  values: jax.Array
+  weights: jax.Array
+  correct: jax.Array
+
+
+class Embedded(NamedTuple):
+  """A device's own rows and, where the objective asks, all rows.
+
+  Attributes:
+    own: embeddings of this device's rows, float32 [b, D].
+    own_ids: their identities, int32 [b].
+    own_rows: their indices in the global batch, int32 [b].
+    columns: embeddings of the global batch, float32 [B, D].
+    column_ids: their identities, int32 [B].
+  """
+
+  own: jax.Array
+  own_ids: jax.Array
+  own_rows: jax.Array
+  columns: jax.Array
+  column_ids: jax.Array
+
+
+class Objective(Protocol):
+  """The interface of an objective."""
+
+  @property
+  def batch_rows(self) -> int:
+    """Number of images in the global batch."""
+
+  @property
+  def row_group(self) -> int:
+    """Rows that must stay on one device: 2 for pairs, else 1."""
+
+  @property
+  def trains_head(self) -> bool:
+    """Whether the head's parameters take part in the loss."""
+
+  def draw(
+    self, index: sampling.IdentityIndex, seed_key: jax.Array, step: jax.Array
+  ) -> jax.Array:
+    """Returns the image rows of the global batch, int32 [batch_rows]."""
+
+  def draw_eval(
+    self, index: sampling.IdentityIndex, seed_key: jax.Array
+  ) -> jax.Array:
+    """Returns the image rows the objective is measured on, int32 [n]."""
+
+  def terms(self, head: Any, batch: Embedded) -> Terms:
+    """Returns the per-example terms of the device's own rows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PairBce:
+  """Binary cross-entropy on the head's logits of drawn pairs.
+
+  Attributes:
+    num_pairs: pairs a step, over all devices.
+    per_image: True draws one genuine and one impostor pair for each image and
+      epoch; False draws every admissible pair alike likely.
+  """
+
+  num_pairs: int = 64
+  per_image: bool = True
+
+  row_group = 2
+  trains_head = True
+
+  @property
+  def batch_rows(self) -> int:
+    return 2 * self.num_pairs
+
+  def _draw(
+    self,
+    index: sampling.IdentityIndex,
+    key: jax.Array,
+    step: jax.Array | int,
+    num_pairs: int,
+  ) -> jax.Array:
+    if self.per_image:
+      drawn = sampling.epoch_pairs(
+        index, key, jnp.asarray(step), num_pairs=num_pairs
+      )
+    else:
+      key = jax.random.fold_in(key, step)
+      drawn = sampling.pairs(index, key, num_pairs=num_pairs)
+    return jnp.stack([drawn.left, drawn.right], axis=1).reshape(-1)
+
+  def draw(
+    self, index: sampling.IdentityIndex, seed_key: jax.Array, step: jax.Array
+  ) -> jax.Array:
+    return self._draw(index, seed_key, step, self.num_pairs)
+
+  def draw_eval(
+    self, index: sampling.IdentityIndex, seed_key: jax.Array
+  ) -> jax.Array:
+    # One genuine and one impostor pair for each image, the same every time.
+    return self._draw(index, seed_key, 0, 2 * index.order.shape[0])
+
+  def terms(self, head: Any, batch: Embedded) -> Terms:
+    same = (batch.own_ids[0::2] == batch.own_ids[1::2]).astype(jnp.int32)
+    logits = head(batch.own[0::2], batch.own[1::2])
+    values, weights = losses.binary_cross_entropy(logits, same)
+    correct = (logits >= 0) == (same == 1)
+    return Terms(values, weights, correct.astype(jnp.float32))
+
+
+@dataclasses.dataclass(frozen=True)
+class _PeopleTimesImages:
+  """Common to objectives over a P x K batch."""
+
+  num_people: int = 16
+  images_per_person: int = 8
+
+  row_group = 1
+  trains_head = False
+
+  @property
+  def batch_rows(self) -> int:
+    return self.num_people * self.images_per_person
+
+  def draw(
+    self, index: sampling.IdentityIndex, seed_key: jax.Array, step: jax.Array
+  ) -> jax.Array:
+    return sampling.people_times_images(
+      index,
+      jax.random.fold_in(seed_key, step),
+      num_people=self.num_people,
+      images_per_person=self.images_per_person,
+    )
+
+  def draw_eval(
+    self, index: sampling.IdentityIndex, seed_key: jax.Array
+  ) -> jax.Array:
+    return index.order
+
+
+def nearest_is_same(batch: Embedded) -> jax.Array:
+  """Returns 1 where the most alike other column is of the same person."""
+  similarity = ops.pairwise_cosine_similarity(batch.own, batch.columns)
+  itself = batch.own_rows[:, None] == jnp.arange(batch.columns.shape[0])
+  nearest = jnp.argmax(jnp.where(itself, -jnp.inf, similarity), axis=1)
+  return (batch.column_ids[nearest] == batch.own_ids).astype(jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class SupCon(_PeopleTimesImages):
+  """Supervised contrastive loss over a P x K batch.
+
+  Attributes:
+    num_people: P.
+    images_per_person: K.
+    temperature: of the softmax over cosines, > 0.
+  """
+
+  temperature: float = 0.1
+
+  def terms(self, head: Any, batch: Embedded) -> Terms:
+    del head  # fitted after training, on people the network has not seen
+    values, weights = losses.supcon(
+      batch.own,
+      batch.own_ids,
+      batch.columns,
+      batch.column_ids,
+      anchor_rows=batch.own_rows,
+      temperature=self.temperature,
+    )
+    return Terms(values, weights, nearest_is_same(batch))
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchHardTriplet(_PeopleTimesImages):
+  """Triplet margin loss on each anchor's hardest pair, unit embeddings.
+
+  Attributes:
+    num_people: P.
+    images_per_person: K.
+    margin: in plain Euclidean distance of unit vectors, 0..2.
+  """
+
+  margin: float = 0.3
+
+  def terms(self, head: Any, batch: Embedded) -> Terms:
+    del head  # fitted after training, on people the network has not seen
+    own = ops.l2_normalize(batch.own)
+    columns = ops.l2_normalize(batch.columns)
+    chosen = mining.batch_hard(
+      ops.pairwise_squared_distance(own, columns),
+      batch.own_ids,
+      batch.column_ids,
+      anchor_rows=batch.own_rows,
+    )
+    values, weights = losses.triplet_margin(
+      ops.euclidean_distance(own, columns[chosen.positives]),
+      ops.euclidean_distance(own, columns[chosen.negatives]),
+      chosen.weights,
+      margin=self.margin,
+    )
+    return Terms(values, weights, nearest_is_same(batch))
+
+
+_OBJECTIVES: dict[str, type] = {
+  "batch_hard_triplet": BatchHardTriplet,
+  "pair_bce": PairBce,
+  "supcon": SupCon,
+}
+
+
+def create(name: str, **args: Any) -> Objective:
+  """Returns the objective called `name`.
+
+  Args:
+    name: a name of this module's table, or "package.module:Class" for one of
+      your own with the interface `Objective`.
+    **args: its attributes.
+
+  Returns:
+    The objective.
+
+  Raises:
+    ValueError: for an unknown name or attribute.
+  """
+  if ":" in name:
+    module, _, attribute = name.partition(":")
+    cls = getattr(importlib.import_module(module), attribute)
+  elif name in _OBJECTIVES:
+    cls = _OBJECTIVES[name]
+  else:
+    raise ValueError(
+      f"unknown objective {name!r}; choose from {sorted(_OBJECTIVES)} or give "
+      "package.module:Class."
+    )
+  try:
+    return cls(**args)
+  except TypeError as error:
+    raise ValueError(f"objective {name!r}: {error}.") from error

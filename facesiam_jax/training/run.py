@@ -1,0 +1,176 @@
+"""A whole run: train, calibrate on people not seen, write the bundle."""
+
+import os
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from facesiam_jax import bundle as bundle_lib
+from facesiam_jax import errors, heads
+from facesiam_jax.data import sets
+from facesiam_jax.training import calibrate, loop
+from facesiam_jax.training import config as config_lib
+from facesiam_jax.training import state as state_lib
+from facesiam_jax.training import workdir as workdir_lib
+
+BUNDLE = "bundle"
+
+
+def _split(data: sets.DataSet, people: tuple[int, ...]) -> loop.Split:
+  return loop.Split(*data.of(people))
+
+
+def _score(
+  config: ml_collections.ConfigDict,
+  state: state_lib.TrainState,
+  split: loop.Split,
+) -> calibrate.Scores:
+  recipe = loop.make_recipe(config)
+  embedder = loop.make_embedder(recipe, loop.settings_of(config, recipe))
+  embeddings = embedder(state, split.images)
+  return calibrate.score_pairs(recipe, state, embeddings, split.identity_ids)
+
+
+def _inner_config(
+  config: ml_collections.ConfigDict, num_people: int
+) -> ml_collections.ConfigDict:
+  """Returns the config of an inner network, which has fewer people."""
+  inner = config.copy_and_resolve_references()
+  with inner.unlocked():
+    if config.calibration.inner_steps:
+      inner.num_steps = config.calibration.inner_steps
+    if "num_people" in inner.objective.args:
+      wanted = inner.objective.args.num_people
+      inner.objective.args.num_people = min(wanted, num_people)
+  return inner
+
+
+def _cross_fit(
+  config: ml_collections.ConfigDict,
+  data: sets.DataSet,
+  workdir: pathlib.Path,
+) -> calibrate.Scores:
+  """Scores each training person by a network trained without them."""
+  groups = sets.split_people(data.train, config.calibration.inner_folds)
+  parts = []
+  for number, group in enumerate(groups):
+    rest = tuple(person for person in data.train if person not in group)
+    inner = _inner_config(config, len(rest))
+    held_out = _split(data, group)
+    state = loop.fit(
+      inner,
+      workdir / f"inner-{number}",
+      _split(data, rest),
+      held_out,
+      label=f"inner {number + 1}/{len(groups)}",
+    )
+    parts.append(_score(inner, state, held_out))
+  return calibrate.pool(parts)
+
+
+def _spec(
+  config: ml_collections.ConfigDict,
+  image_shape: tuple[int, ...],
+  dim: int,
+  thresholds: dict[str, Any],
+  scores: calibrate.Scores,
+) -> dict[str, Any]:
+  return {
+    "encoder": config.encoder.to_dict(),
+    "head": config.head.to_dict(),
+    "metric": heads.create(config.head.name, **config.head.args).metric,
+    "input": {
+      "size": image_shape[0],
+      "channels": image_shape[2],
+      "framing": "olivetti",
+    },
+    "standardize": config.standardize.to_dict(),
+    "views": config.views.to_dict(),
+    "dim": dim,
+    "thresholds": thresholds,
+    "default_threshold": calibrate.threshold_name(
+      config.calibration.target_fmr
+    ),
+    "calibration": {
+      **config.calibration.to_dict(),
+      "num_people": len(np.unique(scores.people_a)),
+      "num_genuine": int(np.sum(scores.same)),
+      "num_impostor": int(np.sum(1 - scores.same)),
+    },
+    "config": config.to_dict(),
+  }
+
+
+def _make_bundle(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  state: state_lib.TrainState,
+  scores: calibrate.Scores,
+  image_shape: tuple[int, ...],
+) -> bundle_lib.Bundle:
+  recipe = loop.make_recipe(config)
+  head = calibrate.fit_head(recipe, state, scores)
+  logits = scores.values
+  if not recipe.objective.trains_head:
+    logits = np.asarray(
+      recipe.head.apply(head, jnp.asarray(logits), method="from_scores")
+    )
+  thresholds = calibrate.thresholds(
+    logits, scores, config.calibration.target_fmr
+  )
+  variables = {
+    "encoder": jax.device_get(loop.encoder_variables(state)),
+    "head": head,
+  }
+  image = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
+  embedding = jax.eval_shape(
+    lambda v, x: recipe.encoder.apply(v, x, train=False),
+    variables["encoder"],
+    image,
+  )
+  spec = _spec(config, image_shape, embedding.shape[1], thresholds, scores)
+  return bundle_lib.save(workdir / BUNDLE, spec, variables)
+
+
+def train(
+  config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]
+) -> bundle_lib.Bundle:
+  """Trains, calibrates and writes workdir/bundle; resumes by itself.
+
+  Args:
+    config: a training config.
+    workdir: the run's directory; made if needed, held while this runs.
+
+  Returns:
+    The bundle.
+
+  Raises:
+    errors.UserError: for a config that is not valid, a directory that holds
+      another run or is held by one, data that is missing, a loss that is not
+      finite, or a full disk.
+  """
+  config_lib.validate(config)
+  loop.make_recipe(config)
+  data = sets.load(config.dataset, image_size=config.image_size)
+  with workdir_lib.locked(workdir) as folder:
+    workdir_lib.claim(folder, config)
+    validation = _split(data, data.validation) if data.validation else None
+    train_split = _split(data, data.train)
+    state = loop.fit(config, folder, train_split, validation)
+    if config.calibration.kind == "cross_fit":
+      scores = _cross_fit(config, data, folder)
+    else:
+      assert validation is not None  # config_lib.validate
+      scores = _score(config, state, validation)
+    try:
+      return _make_bundle(
+        config, folder, state, scores, train_split.images.shape[1:]
+      )
+    except ValueError as error:
+      raise errors.UserError(
+        f"the network in {folder} cannot be calibrated: {error}"
+      ) from error

@@ -1,0 +1,65 @@
+"""What a training run carries from step to step, and nothing else."""
+
+from typing import Any
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+import optax
+
+Params = Any
+
+
+@struct.dataclass
+class TrainState:
+  """The whole state of a run: what a checkpoint holds.
+
+  There is no random key in it: every draw is a function of the seed, the step
+  and the row's place in the global batch.
+
+  Attributes:
+    step: number of finished steps, int32 scalar.
+    params: {"encoder": ..., "head": ...}, float32.
+    batch_stats: running statistics of the encoder; {} where it has none.
+    opt_state: state of the Optax optimizer.
+    ema_params: exponential moving average of params; {} where it is off.
+  """
+
+  step: jax.Array
+  params: Params
+  batch_stats: Any
+  opt_state: optax.OptState
+  ema_params: Params
+
+  @property
+  def eval_params(self) -> Params:
+    """The parameters to measure and ship: the average where there is one."""
+    return self.ema_params or self.params
+
+
+def create(
+  params: Params,
+  batch_stats: Any,
+  optimizer: optax.GradientTransformation,
+  *,
+  with_ema: bool,
+) -> TrainState:
+  """Returns the state before the first step.
+
+  Args:
+    params: initial parameters.
+    batch_stats: initial running statistics, {} for none.
+    optimizer: an Optax transformation.
+    with_ema: whether a moving average of the parameters is kept.
+
+  Returns:
+    A TrainState at step 0.
+  """
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    batch_stats=batch_stats,
+    opt_state=optimizer.init(params),
+    # A copy, since a donated buffer must not appear twice in the state.
+    ema_params=jax.tree.map(jnp.copy, params) if with_ema else {},
+  )

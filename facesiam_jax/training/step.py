@@ -1,0 +1,208 @@
+"""One training step, written for one device of the mesh, and its scan.
+
+Draw, gather, augmentation, encoder, loss, gradient and update are one pure
+function; `parallel.pmap` maps it. Nothing here runs on the host.
+"""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import optax
+
+from facesiam_jax import augment, parallel, preprocess
+from facesiam_jax.data import resident
+from facesiam_jax.training import objectives
+from facesiam_jax.training import state as state_lib
+
+# What a random number is for; folded into the step's key.
+_DRAW, _AUGMENT, _DROPOUT = range(3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """The static parts of a step.
+
+  Attributes:
+    encoder: Flax module, images -> embeddings.
+    head: Flax module, two embeddings -> logit.
+    objective: what is drawn and minimised.
+    optimizer: Optax transformation.
+    standardize: arguments of `preprocess.standardize`.
+    augment: arguments of `augment.augment`; {} switches it off.
+    seed: of every random draw.
+    ema_decay: of the parameters' moving average, 0 = off.
+  """
+
+  encoder: Any
+  head: Any
+  objective: objectives.Objective
+  optimizer: optax.GradientTransformation
+  standardize: dict[str, Any]
+  augment: dict[str, Any]
+  seed: int
+  ema_decay: float = 0.0
+
+  def keys(self, step: jax.Array | int) -> tuple[jax.Array, ...]:
+    """Returns the keys (draws, augmentation, dropout) of a step.
+
+    The draw key is the same at every step: the objective folds the step in,
+    so that it can shuffle by epochs.
+    """
+    seed_key = jax.random.key(self.seed)
+    draw_key = jax.random.fold_in(seed_key, _DRAW)
+    augment_key, dropout_key = (
+      jax.random.fold_in(jax.random.fold_in(seed_key, purpose), step)
+      for purpose in (_AUGMENT, _DROPOUT)
+    )
+    return draw_key, augment_key, dropout_key
+
+
+def apply_head(recipe: Recipe, params: Any) -> Callable[..., jax.Array]:
+  """Returns the head as a function of two batches of embeddings."""
+  return lambda x, y: recipe.head.apply({"params": params["head"]}, x, y)
+
+
+def _embed(
+  recipe: Recipe,
+  params: Any,
+  batch_stats: Any,
+  images: jax.Array,
+  rows: jax.Array,
+  dropout_key: jax.Array,
+) -> tuple[jax.Array, Any]:
+  """Runs the encoder in training mode; returns embeddings and statistics."""
+  variables = {"params": params["encoder"]}
+  if batch_stats:
+    variables["batch_stats"] = batch_stats
+  embeddings, updates = recipe.encoder.apply(
+    variables,
+    images,
+    train=True,
+    rows=rows,
+    rngs={"dropout": dropout_key},
+    mutable=["batch_stats"],
+  )
+  return embeddings, updates.get("batch_stats", batch_stats)
+
+
+def _gathered(
+  embeddings: jax.Array, ids: jax.Array, rows: jax.Array
+) -> objectives.Embedded:
+  return objectives.Embedded(
+    own=embeddings,
+    own_ids=ids,
+    own_rows=rows,
+    columns=lax.all_gather(embeddings, parallel.AXIS, tiled=True),
+    column_ids=lax.all_gather(ids, parallel.AXIS, tiled=True),
+  )
+
+
+def _update(
+  recipe: Recipe, state: state_lib.TrainState, grads: Any, batch_stats: Any
+) -> state_lib.TrainState:
+  updates, opt_state = recipe.optimizer.update(
+    grads, state.opt_state, state.params
+  )
+  params = optax.apply_updates(state.params, updates)
+  ema_params = state.ema_params
+  if recipe.ema_decay:
+    # Warmed up as (1 + n) / (10 + n), so that the start does not linger.
+    step = state.step.astype(jnp.float32)
+    decay = jnp.minimum(recipe.ema_decay, (1.0 + step) / (10.0 + step))
+    ema_params = jax.tree.map(
+      lambda old, new: decay * old + (1.0 - decay) * new, ema_params, params
+    )
+  return state_lib.TrainState(
+    step=state.step + 1,
+    params=params,
+    batch_stats=batch_stats,
+    opt_state=opt_state,
+    ema_params=ema_params,
+  )
+
+
+def train_step(
+  recipe: Recipe, state: state_lib.TrainState, data: resident.Resident
+) -> tuple[state_lib.TrainState, dict[str, jax.Array]]:
+  """Makes one step; only inside a function mapped by `parallel.pmap`.
+
+  Args:
+    recipe: the static parts.
+    state: the same on every device.
+    data: the training split, the same on every device.
+
+  Returns:
+    (state, metrics): the new state and the global batch's loss, accuracy and
+    gradient norm, float32 scalars, all the same on every device.
+  """
+  draw_key, augment_key, dropout_key = recipe.keys(state.step)
+  drawn = recipe.objective.draw(data.index, draw_key, state.step)
+  rows = parallel.own_rows(recipe.objective.batch_rows)
+  own = drawn[rows]
+  ids = data.identity_ids[own]
+  images = preprocess.to_float(data.images[own])
+  if recipe.augment:
+    images = augment.augment(images, augment_key, rows, **recipe.augment)
+  images = preprocess.standardize(images, **recipe.standardize)
+
+  def local_loss(params: Any) -> tuple[jax.Array, Any]:
+    embeddings, batch_stats = _embed(
+      recipe, params, state.batch_stats, images, rows, dropout_key
+    )
+    terms = recipe.objective.terms(
+      apply_head(recipe, params), _gathered(embeddings, ids, rows)
+    )
+    # The weights do not depend on the parameters, so the global sum may be
+    # taken outside the differentiation.
+    total = lax.psum(lax.stop_gradient(jnp.sum(terms.weights)), parallel.AXIS)
+    loss = jnp.sum(terms.values * terms.weights) / jnp.maximum(total, 1.0)
+    return loss, (terms, batch_stats)
+
+  (loss, (terms, batch_stats)), grads = jax.value_and_grad(
+    local_loss, has_aux=True
+  )(state.params)
+  grads = lax.psum(grads, parallel.AXIS)
+  metrics = {
+    "loss": lax.psum(loss, parallel.AXIS),
+    "accuracy": lax.pmean(jnp.mean(terms.correct), parallel.AXIS),
+    "grad_norm": optax.tree.norm(grads),
+  }
+  return _update(recipe, state, grads, batch_stats), metrics
+
+
+def make_train_steps(
+  recipe: Recipe, mesh: jax.sharding.Mesh, num_steps: int
+) -> Callable[..., tuple[state_lib.TrainState, dict[str, jax.Array]]]:
+  """Returns a mapped, jitted function that makes `num_steps` steps.
+
+  Args:
+    recipe: the static parts.
+    mesh: from `parallel.make_mesh`.
+    num_steps: steps a call, >= 1. One chunk length must be kept for the whole
+      run: a loop and a scan of the same step differ in the last bits.
+
+  Returns:
+    (state, data) -> (state, metrics [num_steps]); the state is donated.
+  """
+
+  def steps(
+    state: state_lib.TrainState, data: resident.Resident
+  ) -> tuple[state_lib.TrainState, dict[str, jax.Array]]:
+    body = lambda carry, _: train_step(recipe, carry, data)
+    if num_steps == 1:
+      state, metrics = body(state, None)
+      return state, jax.tree.map(lambda x: x[None], metrics)
+    return lax.scan(body, state, None, length=num_steps)
+
+  spec = jax.sharding.PartitionSpec()
+  return parallel.pmap(
+    steps,
+    mesh,
+    in_specs=(spec, spec),
+    out_specs=(spec, spec),
+    donate_argnums=(0,),
+  )

@@ -1,0 +1,40 @@
+"""A bundle of a few numbers: what tests need to fill a gallery."""
+
+import numpy as np
+
+
+class FakeBundle:
+  """Embeds a face as its pixels, and calls alike what is near.
+
+  cosine: logit = 20 s - 10; euclidean: logit = 2 - 4 d.
+  """
+
+  input_size = (8, 8)
+  channels = 1
+  threshold = 0.0
+  dim = 64
+
+  def __init__(self, metric="cosine", fingerprint="a" * 64):
+    self.metric = metric
+    self.fingerprint = fingerprint
+
+  def embed(self, images):
+    """Returns centred pixels, float32 [N, 64], unit rows for "cosine"."""
+    images = np.asarray(images)
+    assert images.dtype == np.uint8
+    rows = images.reshape(len(images), self.dim).astype(np.float32) / 255 - 0.5
+    if self.metric == "cosine":
+      rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
+
+  def logits_from_scores(self, scores):
+    """Returns the logits of gallery scores."""
+    if self.metric == "cosine":
+      return 20 * scores - 10
+    return 2 - 4 * np.sqrt(np.maximum(-scores, 0))
+
+
+def faces(count, seed):
+  """Returns random images, uint8 [count, 8, 8, 1]."""
+  rng = np.random.default_rng(seed)
+  return rng.integers(0, 256, (count, 8, 8, 1), np.uint8)

@@ -1,0 +1,197 @@
+"""Tests of facesiam_jax.metrics.calibration."""
+
+import doctest
+import math
+
+import numpy as np
+import pytest
+
+from facesiam_jax.metrics import calibration, tally
+from tests.reference import metrics as reference
+
+
+def _scores(num_genuine, num_impostor, seed=0):
+  """Equal-variance normal scores, whose true logit is 2 x - 2."""
+  rng = np.random.default_rng(seed)
+  same = np.repeat([1, 0], [num_genuine, num_impostor])
+  return rng.normal(size=same.size) + 2.0 * same, same
+
+
+def test_docstring_examples():
+  result = doctest.testmod(calibration)
+  assert result.attempted and not result.failed
+
+
+@pytest.mark.parametrize(
+  "scores, same",
+  [
+    _scores(17, 53),
+    (-_scores(17, 53)[0], _scores(17, 53)[1]),
+    (1e4 + 1e-3 * _scores(17, 53)[0], _scores(17, 53)[1]),
+    (np.array([5.0, 4.0, 1.0, 0.0, -1.0]), np.array([1, 1, 0, 0, 0])),
+    (np.array([1.0, 0.0]), np.array([1, 0])),
+    (np.array([1.0, 1.0, 1.0, 0.0]), np.array([1, 0, 0, 0])),
+  ],
+)
+def test_platt_gradient_vanishes(scores, same):
+  w, b = calibration.fit_platt(scores, same)
+  assert math.isfinite(w) and math.isfinite(b)
+  # In standardised units, where a gradient of 1 is a large one.
+  centre, scale = scores.mean(), scores.std()
+  standard = (scores - centre) / scale
+  gradient = reference.platt_gradient(w * scale, b + w * centre, standard, same)
+  assert np.abs(gradient).max() < 1e-7
+
+
+def test_wrong_platt_fits_are_rejected():
+  scores, same = _scores(17, 53)
+  w, b = calibration.fit_platt(scores, same)
+  prior = math.log(17 / 53)
+  for wrong in ((-w, -b), (w, b + prior), (w, b - prior), (0.9 * w, b)):
+    gradient = reference.platt_gradient(*wrong, scores, same)
+    assert np.abs(gradient).max() > 1e-3
+
+
+def test_platt_finds_the_true_logit_whatever_the_share_of_impostors():
+  for num_impostor in (2000, 60000):
+    w, b = calibration.fit_platt(*_scores(2000, num_impostor))
+    assert abs(w - 2) < 0.15
+    assert abs(b + 2) < 0.25
+
+
+def test_platt_removes_the_prior_of_the_fitting_set():
+  scores, same = _scores(300, 30000)
+  w, b = calibration.fit_platt(scores, same)
+  ours = reference.cllr(w * scores + b, same)
+  # What a plain logistic regression would give: the log prior odds left in.
+  kept = reference.cllr(w * scores + b + math.log(300 / 30000), same)
+  assert ours < 0.6 < 1.5 < kept
+
+
+def test_platt_stays_finite_and_ordered_on_separable_scores():
+  for gap in (1e-6, 1.0, 1e6):
+    w, b = calibration.fit_platt([gap, 0.9 * gap, 0.1 * gap, 0], [1, 1, 0, 0])
+    assert 0 < w * gap < 50
+    assert abs(w * gap / 2 + b) < 1e-6
+
+
+def test_platt_refuses_bad_input_by_name():
+  with pytest.raises(ValueError, match="scores must differ"):
+    calibration.fit_platt([0.5, 0.5], [0, 1])
+  with pytest.raises(ValueError, match="scores must be finite"):
+    calibration.fit_platt([0.5, math.nan], [0, 1])
+  with pytest.raises(ValueError, match="same must hold at least one"):
+    calibration.fit_platt([0.5, 0.6], [1, 1])
+
+
+def _people(num_people, images=3, seed=0, effect=0.0):
+  """Scores of all pairs, with an optional effect of each person."""
+  rng = np.random.default_rng(seed)
+  ids = np.repeat(np.arange(num_people), images)
+  i, j = np.triu_indices(ids.size, 1)
+  a, b = ids[i], ids[j]
+  per_person = effect * rng.normal(size=num_people)
+  scores = rng.normal(size=i.size) + 2.0 * (a == b)
+  return scores + per_person[a] + per_person[b], a, b
+
+
+def _rates(counts):
+  return tally.error_rates_of(counts, 1.0)._asdict()
+
+
+def test_bootstrap_tallies_equal_copies_one_by_one():
+  scores, a, b = _people(5, images=2)
+  scores = np.round(scores, 1)
+  seen = []
+
+  def record(counts):
+    seen.append(counts)
+    return {}
+
+  calibration.person_bootstrap(
+    record, scores, a, b, resamples=10, seed=4, min_people=2
+  )
+  rng = np.random.default_rng(4)
+  for counts in seen:
+    drawn = rng.integers(5, size=5)
+    pairs = reference.resampled_pairs(scores, a, b, drawn)
+    expected = tally.tally(*np.array(pairs).T)
+    for got, want in zip(counts, expected, strict=True):
+      np.testing.assert_array_equal(got, want)
+
+
+def test_bootstrap_interval_holds_the_estimate_and_is_reproducible():
+  scores, a, b = _people(40)
+  result = calibration.person_bootstrap(_rates, scores, a, b, resamples=300)
+  again = calibration.person_bootstrap(_rates, scores, a, b, resamples=300)
+  assert result == again
+  assert result.reason is None
+  estimate = _rates(tally.tally(scores, a == b))
+  for name, (low, high) in result.intervals.items():
+    assert low < estimate[name] < high
+  narrow = calibration.person_bootstrap(
+    _rates, scores, a, b, resamples=300, level=0.5
+  )
+  for name, (low, high) in narrow.intervals.items():
+    assert result.intervals[name][0] < low < high < result.intervals[name][1]
+
+
+def test_bootstrap_is_wider_than_one_that_draws_pairs():
+  scores, a, b = _people(40, effect=1.0)
+  interval = calibration.person_bootstrap(
+    _rates, scores, a, b, resamples=300
+  ).intervals["fmr"]
+  rng = np.random.default_rng(0)
+  impostor = scores[a != b] >= 1.0
+  naive = [rng.choice(impostor, impostor.size).mean() for _ in range(300)]
+  low, high = np.quantile(naive, [0.025, 0.975])
+  assert interval[1] - interval[0] > 2 * (high - low)
+
+
+@pytest.mark.slow
+def test_bootstrap_covers_the_truth():
+  truth = 1 - 0.5 * (1 + math.erf(1 / math.sqrt(2)))
+  hits = 0
+  for seed in range(60):
+    scores, a, b = _people(40, seed=seed)
+    low, high = calibration.person_bootstrap(
+      _rates, scores, a, b, resamples=200
+    ).intervals["fnmr"]
+    hits += low <= truth <= high
+  assert hits >= 51
+
+
+def test_bootstrap_refuses_few_people_and_says_why():
+  scores, a, b = _people(29)
+  result = calibration.person_bootstrap(_rates, scores, a, b)
+  assert result.intervals is None
+  assert result.reason == (
+    "an interval needs at least 30 people, these pairs have 29"
+  )
+  assert calibration.person_bootstrap(
+    _rates, *_people(30), resamples=20
+  ).intervals
+
+
+def test_bootstrap_refuses_when_resamples_lack_a_kind_of_pair():
+  # A single person has two images: a third of the resamples miss them.
+  ids = np.r_[0, np.arange(35)]
+  i, j = np.triu_indices(ids.size, 1)
+  scores = np.random.default_rng(0).normal(size=i.size)
+  result = calibration.person_bootstrap(
+    _rates, scores, ids[i], ids[j], resamples=100
+  )
+  assert result.intervals is None
+  assert "of 100 resamples lacked genuine or impostor pairs" in result.reason
+
+
+def test_bootstrap_refuses_bad_input_by_name():
+  scores, a, b = _people(30, images=2)
+  with pytest.raises(ValueError, match="people_a and people_b"):
+    calibration.person_bootstrap(_rates, scores, a[:-1], b)
+  with pytest.raises(ValueError, match="level must lie in 0..1"):
+    calibration.person_bootstrap(_rates, scores, a, b, level=95)
+  with pytest.raises(ValueError, match="resamples must be at least 1"):
+    calibration.person_bootstrap(_rates, scores, a, b, resamples=0)
+  with pytest.raises(ValueError, match="scores must be finite"):
+    calibration.person_bootstrap(_rates, scores * np.nan, a, b)

@@ -1,0 +1,171 @@
+"""Slow references for the metrics: plain float64 loops over the definitions."""
+
+import math
+
+
+def fmr_fnmr(scores, same, threshold):
+  """Counts errors pair by pair; a score at the threshold is accepted."""
+  false_match = false_non_match = genuine = impostor = 0
+  for score, label in zip(scores, same, strict=True):
+    if label:
+      genuine += 1
+      if score < threshold:
+        false_non_match += 1
+    else:
+      impostor += 1
+      if score >= threshold:
+        false_match += 1
+  return false_match / impostor, false_non_match / genuine
+
+
+def auc(scores, same):
+  """Compares every genuine with every impostor pair."""
+  won = compared = 0.0
+  for a, label_a in zip(scores, same, strict=True):
+    for b, label_b in zip(scores, same, strict=True):
+      if label_a and not label_b:
+        compared += 1
+        if a > b:
+          won += 1
+        elif a == b:
+          won += 0.5
+  return won / compared
+
+
+def points(scores, same):
+  """(FMR, FNMR) at a threshold above all scores, then at each score."""
+  thresholds = [math.inf]
+  for score in sorted(scores, reverse=True):
+    if score != thresholds[-1]:
+      thresholds.append(score)
+  return [fmr_fnmr(scores, same, t) for t in thresholds]
+
+
+def _crossing(a, b):
+  """Where the segment between points a and b meets FMR = FNMR, or None."""
+  gap_a, gap_b = a[0] - a[1], b[0] - b[1]
+  if gap_a > 0 or gap_b < 0 or gap_a == gap_b:
+    return None
+  share = -gap_a / (gap_b - gap_a)
+  return a[0] + share * (b[0] - a[0])
+
+
+def eer_raw(scores, same):
+  """First crossing of the curve itself."""
+  curve = points(scores, same)
+  for a, b in zip(curve, curve[1:], strict=False):
+    crossing = _crossing(a, b)
+    if crossing is not None:
+      return crossing
+  raise AssertionError("the curve always crosses")
+
+
+def eer_rocch(scores, same):
+  """Lowest crossing of any chord between two points of the curve."""
+  curve = points(scores, same)
+  best = 1.0
+  for n, a in enumerate(curve):
+    for b in curve[n + 1 :]:
+      crossing = _crossing(a, b)
+      if crossing is not None:
+        best = min(best, crossing)
+  return best
+
+
+def tar_at_far(scores, same, target):
+  """Highest TAR, and its threshold, over observed scores within the target."""
+  best_tar, best_threshold = 0.0, None
+  for threshold in sorted(scores, reverse=True):
+    fmr, fnmr = fmr_fnmr(scores, same, threshold)
+    if fmr <= target:
+      best_tar, best_threshold = 1 - fnmr, threshold
+  return best_tar, best_threshold
+
+
+def expected_one_shot(similarity, identity_ids):
+  """Mean one-shot accuracy over every possible choice of references.
+
+  For a probe and a reference of the same person, the chance that nobody else's
+  random reference scores as high is a product over the other people.
+  """
+  members = {}
+  for row, person in enumerate(identity_ids):
+    members.setdefault(person, []).append(row)
+  right = probes = 0.0
+  for person, rows in members.items():
+    total = 0.0
+    for probe in rows:
+      for own in rows:
+        if own == probe:
+          continue
+        chance = 1.0
+        for other, other_rows in members.items():
+          if other == person:
+            continue
+          below = 0
+          for row in other_rows:
+            if similarity[probe][row] < similarity[probe][own]:
+              below += 1
+          chance *= below / len(other_rows)
+        total += chance
+    # Each draw takes one of the n images as reference, all equally likely.
+    right += total / len(rows)
+    probes += len(rows) - 1
+  return right / probes
+
+
+def ranks_for_references(similarity, identity_ids, references):
+  """Rank of each probe's person, for references given as person -> row."""
+  ranks = []
+  for probe, person in enumerate(identity_ids):
+    if person not in references or references[person] == probe:
+      continue
+    rank = 1
+    for other, row in references.items():
+      if other != person:
+        own_score = similarity[probe][references[person]]
+        if similarity[probe][row] >= own_score:
+          rank += 1
+    ranks.append(rank)
+  return ranks
+
+
+def platt_gradient(w, b, scores, same):
+  """Gradient of the balanced Platt loss, by the textbook formula."""
+  num_genuine = sum(1 for label in same if label)
+  num_impostor = len(same) - num_genuine
+  in_w = in_b = 0.0
+  for score, label in zip(scores, same, strict=True):
+    p = 1 / (1 + math.exp(-(w * score + b)))
+    if label:
+      target, weight = (num_genuine + 1) / (num_genuine + 2), num_genuine
+    else:
+      target, weight = 1 / (num_impostor + 2), num_impostor
+    in_w += (p - target) * score / (2 * weight)
+    in_b += (p - target) / (2 * weight)
+  return in_w, in_b
+
+
+def cllr(logits, same):
+  """Cost of the log likelihood ratio in bits (Bruemmer and du Preez 2006)."""
+  genuine = [math.log2(1 + math.exp(-x)) for x, y in zip(logits, same) if y]
+  impostor = [math.log2(1 + math.exp(x)) for x, y in zip(logits, same) if not y]
+  return (sum(genuine) / len(genuine) + sum(impostor) / len(impostor)) / 2
+
+
+def resampled_pairs(scores, people_a, people_b, drawn):
+  """(score, same) of each pair of a bootstrap, copy by copy.
+
+  `drawn` lists the people of the resample, with repetitions; a pair between two
+  copies of one person is dropped.
+  """
+  pairs = []
+  for score, a, b in zip(scores, people_a, people_b, strict=True):
+    for copy_a, person_a in enumerate(drawn):
+      for copy_b, person_b in enumerate(drawn):
+        if person_a != a or person_b != b:
+          continue
+        if a == b and copy_a != copy_b:
+          continue
+        pairs.append((score, int(a == b)))
+  return pairs
