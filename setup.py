@@ -21,7 +21,6 @@ _INSTALL_REQUIRES = [
   "optax>=0.2.6",
   "orbax-checkpoint>=0.11.33",
   "pillow>=11.0",
-  "scipy>=1.14",
   "tensorboardX>=2.6.2",
   "tensorflow-datasets>=4.9.9",
   "tqdm>=4.66",
@@ -36,6 +35,7 @@ _EXTRAS = {
     "pytest>=8.3",
     "pytest-xdist>=3.6",
     "ruff>=0.11",
+    "scipy>=1.14",
   ],
 }
 

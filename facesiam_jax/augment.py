@@ -15,13 +15,16 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from facesiam_jax import warping
+
 # Columns of the uniform draws of a row, by purpose.
 _FLIP, _ROTATION, _SHEAR, _SCALE, _STRETCH, _SHIFT_Y, _SHIFT_X = range(7)
 _GAIN, _OFFSET, _GRADIENT_Y, _GRADIENT_X, _GAMMA = range(7, 12)
 _ERASE, _ERASE_H, _ERASE_W, _ERASE_Y, _ERASE_X, _ERASE_GREY = range(12, 18)
 _NUM_DRAWS = 18
-# Knots of the elastic displacement along each side.
+# Knots along each side of the elastic displacement, and of the shading.
 _KNOTS = 4
+_SHADE_KNOTS = 6
 
 
 def _row_keys(key: jax.Array, rows: jax.Array, purpose: int) -> jax.Array:
@@ -31,140 +34,6 @@ def _row_keys(key: jax.Array, rows: jax.Array, purpose: int) -> jax.Array:
 
 def _broadcast(values: jax.Array, rank: int) -> jax.Array:
   return values.reshape(-1, *(1,) * (rank - 1))
-
-
-def affine_matrices(
-  *,
-  rotation: jax.Array,
-  shear: jax.Array,
-  scale: jax.Array,
-  stretch: jax.Array,
-) -> jax.Array:
-  """Composes the matrices that take output to input coordinates.
-
-  For one image, with (y, x) measured from the image's centre:
-    input = inverse(R(rotation) Shear(shear) diag(scale * stretch,
-    scale / stretch)) output
-  A positive rotation turns the picture counter-clockwise as seen, a positive
-  shear moves its lower part to the right, a scale above 1 enlarges it, a
-  stretch above 1 makes it taller and narrower.
-
-  Args:
-    rotation: radians, float [B].
-    shear: radians, float [B], in (-pi/2, pi/2).
-    scale: factor, float [B], > 0.
-    stretch: square root of the factor of height over width, float [B], > 0.
-
-  Returns:
-    float32 [B, 2, 2], acting on (y, x) columns.
-  """
-  cos, sin, tan = jnp.cos(rotation), jnp.sin(rotation), jnp.tan(shear)
-  tall, wide = 1 / (scale * stretch), stretch / scale
-  # inverse(diag) inverse(Shear) inverse(R), written out.
-  rows = [
-    [tall * cos, tall * sin],
-    [wide * (-sin - tan * cos), wide * (cos - tan * sin)],
-  ]
-  return jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2)
-
-
-def warp(
-  images: ArrayLike,
-  matrices: ArrayLike,
-  offsets: ArrayLike,
-  displacement: ArrayLike | None = None,
-) -> jax.Array:
-  """Resamples each image at affinely mapped, then displaced, points.
-
-  Output pixel p (measured from the centre) takes the bilinear value at
-    matrix (p - offset) + displacement[p]
-  and points beyond the border take the border's value.
-  Batch meaning: rows are independent.
-
-  Args:
-    images: float [B, H, W, C].
-    matrices: output to input coordinates, float [B, 2, 2], on (y, x).
-    offsets: shift of the picture down and right in pixels, float [B, 2].
-    displacement: of the sampling points in pixels, float [B, H, W, 2].
-
-  Returns:
-    float32 [B, H, W, C].
-
-  Degenerate input: a singular matrix collapses the picture to a line or point.
-  """
-  images = jnp.asarray(images, jnp.float32)
-  matrices, offsets = jnp.asarray(matrices), jnp.asarray(offsets)
-  chex.assert_rank([images, matrices, offsets], [4, 3, 2])
-  chex.assert_equal_shape_prefix([images, matrices, offsets], 1)
-  batch, height, width, channels = images.shape
-  y = (jnp.arange(height) - (height - 1) / 2).reshape(1, -1, 1)
-  x = (jnp.arange(width) - (width - 1) / 2).reshape(1, 1, -1)
-  y = y - _broadcast(offsets[:, 0], 3)
-  x = x - _broadcast(offsets[:, 1], 3)
-  (yy, yx), (xy, xx) = [
-    [_broadcast(matrices[:, i, j], 3) for j in (0, 1)] for i in (0, 1)
-  ]
-  from_y = yy * y + yx * x + (height - 1) / 2
-  from_x = xy * y + xx * x + (width - 1) / 2
-  if displacement is not None:
-    moved = jnp.asarray(displacement)
-    from_y, from_x = from_y + moved[..., 0], from_x + moved[..., 1]
-  from_y = jnp.clip(from_y, 0, height - 1)
-  from_x = jnp.clip(from_x, 0, width - 1)
-  # The upper left of the four neighbours; the last pixel counts as a right or
-  # lower neighbour with weight 1.
-  top = jnp.clip(jnp.floor(from_y), 0, max(height - 2, 0))
-  left = jnp.clip(jnp.floor(from_x), 0, max(width - 2, 0))
-  down, right = (from_y - top)[..., None], (from_x - left)[..., None]
-  corner = (top * width + left).astype(jnp.int32)
-  flat = images.reshape(batch, height * width, channels)
-  step_y, step_x = width * (height > 1), int(width > 1)
-
-  def at(offset: int) -> jax.Array:
-    index = (corner + offset).reshape(batch, -1)
-    pick = jax.vmap(lambda a, i: a.at[i].get(mode="promise_in_bounds"))
-    return pick(flat, index).reshape(images.shape)
-
-  upper = at(0) * (1 - right) + at(step_x) * right
-  lower = at(step_y) * (1 - right) + at(step_y + step_x) * right
-  return upper * (1 - down) + lower * down
-
-
-def elastic_displacement(
-  knots: ArrayLike, height: int, width: int
-) -> jax.Array:
-  """Spreads displacements at a coarse grid of knots over the whole image.
-
-  Between knots the weights follow a raised cosine, so the field is smooth.
-
-  Args:
-    knots: displacement at each knot, float [B, K, K, 2], K >= 2; the outer
-      knots lie on the border.
-    height: rows of the field.
-    width: columns of the field.
-
-  Returns:
-    float [B, height, width, 2], in the knots' unit.
-  """
-  knots = jnp.asarray(knots)
-  chex.assert_rank(knots, 4)
-
-  def weights(size: int, count: int) -> jax.Array:
-    place = jnp.linspace(0, count - 1, size)[:, None]
-    near = jnp.clip(1 - jnp.abs(place - jnp.arange(count)[None]), 0, 1)
-    return jnp.sin(near * (jnp.pi / 2)) ** 2
-
-  rows, columns = (
-    weights(height, knots.shape[1]),
-    weights(width, knots.shape[2]),
-  )
-  return jnp.einsum(
-    "yi,bijc,xj->byxc",
-    rows,
-    knots,
-    columns,
-    precision=jax.lax.Precision.HIGHEST,
-  )
 
 
 def _draw(
@@ -179,6 +48,20 @@ def _draw(
   return jax.vmap(lambda row_key: sampler(row_key, shape))(keys)
 
 
+def _elastic_field(
+  key: jax.Array,
+  rows: jax.Array,
+  purpose: int,
+  strength: float,
+  height: int,
+  width: int,
+) -> jax.Array:
+  """Draws a smooth displacement of each row's points, in pixels."""
+  knots = _draw(jax.random.uniform, key, rows, purpose, (_KNOTS, _KNOTS, 2))
+  side = jnp.array([height, width], jnp.float32).reshape(1, 1, 1, 2)
+  return warping.smooth_field((2 * knots - 1) * strength * side, height, width)
+
+
 def _pose(
   images: jax.Array,
   signed: jax.Array,
@@ -189,7 +72,7 @@ def _pose(
   """Warps images by the drawn affine map and elastic displacement."""
   _, height, width, _ = images.shape
   turn = strengths["rotation_deg"] * signed[:, _ROTATION]
-  matrices = affine_matrices(
+  matrices = warping.affine_matrices(
     rotation=jnp.deg2rad(turn),
     shear=jnp.deg2rad(strengths["shear_deg"] * signed[:, _SHEAR]),
     # Logarithmic, so that a factor and its inverse are equally likely.
@@ -201,12 +84,10 @@ def _pose(
   )
   displacement = None
   if strengths["elastic"]:
-    shape = (_KNOTS, _KNOTS, 2)
-    knots = 2 * _draw(jax.random.uniform, key, rows, 1, shape) - 1
-    knots = knots * strengths["elastic"]
-    side = jnp.array([height, width], jnp.float32).reshape(1, 1, 1, 2)
-    displacement = elastic_displacement(knots * side, height, width)
-  return warp(images, matrices, offsets, displacement)
+    displacement = _elastic_field(
+      key, rows, 1, strengths["elastic"], height, width
+    )
+  return warping.warp(images, matrices, offsets, displacement)
 
 
 def _light(
@@ -367,4 +248,61 @@ def augment(
     images = _light(images, signed, key, rows, strengths)
   if erase and erase_probability:
     images = _erase(images, uniform, erase, erase_probability)
+  return images
+
+
+def new_people(
+  images: ArrayLike,
+  key: jax.Array,
+  groups: ArrayLike,
+  *,
+  reshape: float = 0.0,
+  shade: float = 0.0,
+) -> jax.Array:
+  """Turns each group of images into a person who does not exist.
+
+  All images of a group are deformed by one smooth random field and shaded by
+  another: other proportions, other tones, still the same person among
+  themselves. With the images of one person as a group, and a new key at every
+  step, an encoder never sees a person twice, so that it has to learn what
+  keeps a person the same, not the few people at hand. A group's pictures must
+  not be compared with the same person's in another group.
+  Batch meaning: row i depends on images[i], key and groups[i] alone.
+
+  Args:
+    images: values in 0..1, float [B, H, W, C].
+    key: JAX random key.
+    groups: which group each row belongs to, int32 [B], >= 0; in a batch of
+      P people x K images, the row's index in the global batch // K.
+    reshape: largest displacement of a 4 x 4 grid of knots, as a fraction of
+      height and width.
+    shade: largest change of the logarithm of the grey value at a 6 x 6 grid of
+      knots.
+
+  Returns:
+    float32 [B, H, W, C], in 0..1; bit for bit the images if both are 0.
+
+  Raises:
+    ValueError: if a strength is negative.
+
+  Degenerate input: B == 0 returns an empty array.
+  """
+  images, groups = jnp.asarray(images), jnp.asarray(groups)
+  chex.assert_rank([images, groups], [4, 1])
+  chex.assert_type([images, groups], [float, int])
+  chex.assert_equal_shape_prefix([images, groups], 1)
+  if min(reshape, shade) < 0:
+    raise ValueError(
+      f"reshape and shade must not be negative, not {reshape} and {shade}."
+    )
+  batch, height, width, _ = images.shape
+  if reshape:
+    moved = _elastic_field(key, groups, 3, reshape, height, width)
+    still = jnp.broadcast_to(jnp.eye(2), (batch, 2, 2))
+    images = warping.warp(images, still, jnp.zeros((batch, 2)), moved)
+  if shade:
+    shape = (_SHADE_KNOTS, _SHADE_KNOTS, 1)
+    knots = 2 * _draw(jax.random.uniform, key, groups, 4, shape) - 1
+    tone = jnp.exp(warping.smooth_field(knots * shade, height, width))
+    images = jnp.clip(images * tone, 0, 1)
   return images

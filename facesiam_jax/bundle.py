@@ -12,8 +12,8 @@ import hashlib
 import json
 import os
 import pathlib
-from typing import Any
 import zipfile
+from typing import Any
 
 import flax
 import jax
@@ -40,7 +40,14 @@ def probability(logit: Any) -> np.ndarray:
 def _fingerprint(spec: dict[str, Any]) -> str:
   decisive = {
     name: spec[name]
-    for name in ("encoder", "input", "standardize", "views", "metric", "weights")
+    for name in (
+      "encoder",
+      "input",
+      "standardize",
+      "views",
+      "metric",
+      "weights",
+    )
   }
   text = json.dumps(decisive, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()
@@ -75,7 +82,7 @@ class Bundle:
 
   @property
   def metric(self) -> str:
-    """"cosine" or "euclidean": how embeddings are compared."""
+    """ "cosine" or "euclidean": how embeddings are compared."""
     return self.spec["metric"]
 
   @property

@@ -8,11 +8,11 @@ probability. `metric` names the score a head needs from a gallery search:
 
 from typing import Any
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 import numpy as np
+from flax import linen as nn
+from jax.typing import ArrayLike
 
 from facesiam_jax import ops
 

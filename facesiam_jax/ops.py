@@ -8,8 +8,8 @@ difference, a `similarity` with likeness, and `_sq` says squared.
 
 import chex
 import jax
-from jax import lax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import ArrayLike
 
 _HIGHEST = lax.Precision.HIGHEST

@@ -7,10 +7,10 @@ batch (a few thousand integers) and keeps its own rows.
 
 from typing import NamedTuple
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 _INT32_MAX = 2**31 - 1
 
@@ -63,7 +63,7 @@ def index_identities(identity_ids: np.ndarray) -> IdentityIndex:
     identity_ids: identity of each image, integers [N], in any order.
 
   Returns:
-    An index of NumPy arrays, ready for `jax.device_put`.
+    The index, on the default device.
 
   Raises:
     ValueError: if there is no image, the ids are not integers [N], or there
@@ -90,7 +90,7 @@ def index_identities(identity_ids: np.ndarray) -> IdentityIndex:
       f"{ids.size} images make more pairs than int32 can count; draw P x K "
       "batches instead of pairs."
     )
-  as_int32 = lambda x: np.asarray(x, np.int32)
+  as_int32 = lambda x: jnp.asarray(x, jnp.int32)
   return IdentityIndex(
     order=as_int32(order),
     starts=as_int32(starts),
@@ -200,7 +200,9 @@ def _epoch_anchors(
   first_epoch = first // size
   shuffled = jnp.concatenate(
     [
-      jax.random.permutation(jax.random.fold_in(key, first_epoch + e), positions)
+      jax.random.permutation(
+        jax.random.fold_in(key, first_epoch + e), positions
+      )
       for e in range(num_epochs)
     ]
   )

@@ -218,8 +218,10 @@ def _prepared_images(data_dir: str | None) -> np.ndarray:
       if images is None:
         _write(root)
         images = _read_prepared(root)
-  except OSError as error:
-    raise _unwritable(root, error.strerror or str(error)) from error
+  # array_record reports a full disk as a RuntimeError.
+  except (OSError, RuntimeError) as error:
+    reason = getattr(error, "strerror", None) or str(error).split(";")[0]
+    raise _unwritable(root, reason) from error
   if images is None:
     raise _unwritable(root, "what was written reads back wrong")
   return images

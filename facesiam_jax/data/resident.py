@@ -4,9 +4,9 @@ Sampling, gather and augmentation then run inside the jitted step, and the
 host has nothing to do between steps.
 """
 
-from flax import struct
 import jax
 import numpy as np
+from flax import struct
 
 from facesiam_jax import sampling
 
@@ -21,8 +21,8 @@ class Resident:
     index: the images grouped by identity.
   """
 
-  images: jax.Array
-  identity_ids: jax.Array
+  images: jax.Array | np.ndarray
+  identity_ids: jax.Array | np.ndarray
   index: sampling.IdentityIndex
 
 
@@ -34,7 +34,7 @@ def make_resident(images: np.ndarray, identity_ids: np.ndarray) -> Resident:
     identity_ids: integers [N].
 
   Returns:
-    A Resident of NumPy arrays.
+    The split; its images are still on the host.
 
   Raises:
     ValueError: if the images are not uint8 [N, H, W, C], N differs or is 0.

@@ -4,8 +4,8 @@ One pure function serves training's measurements, the bundle and the gallery,
 so that they cannot differ.
 """
 
-from collections.abc import Iterator
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax

@@ -8,9 +8,11 @@ name where a picture or a page is wanted.
 from facesiam_jax.evaluation.protocols import (
   EIGENFACE_COMPONENTS,
   Pairs,
+  SamplePair,
   all_pairs,
   pca_similarity,
   raw_pixel_similarity,
+  sample_pairs,
   summarise,
   verification_report,
 )
@@ -18,9 +20,11 @@ from facesiam_jax.evaluation.protocols import (
 __all__ = [
   "EIGENFACE_COMPONENTS",
   "Pairs",
+  "SamplePair",
   "all_pairs",
   "pca_similarity",
   "raw_pixel_similarity",
+  "sample_pairs",
   "summarise",
   "verification_report",
 ]

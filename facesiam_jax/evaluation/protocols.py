@@ -18,6 +18,9 @@ EIGENFACE_COMPONENTS = 50
 TAR_TARGETS = {"tar_at_far_0.01": 0.01, "tar_at_far_0.1": 0.1}
 ONE_SHOT_WAYS = 10
 
+# A matrix product may round the two halves differently, relative to its scale.
+_SYMMETRY = 1e-4
+
 _NEEDS_THRESHOLD = ("accuracy", "balanced_accuracy", "fmr", "fnmr")
 
 
@@ -33,6 +36,22 @@ class Pairs(NamedTuple):
   i: np.ndarray
   j: np.ndarray
   same: np.ndarray
+
+
+class SamplePair(NamedTuple):
+  """Two images to look at.
+
+  Attributes:
+    kind: "true accept", "false accept" or "false reject".
+    i: row of the first image.
+    j: row of the second image.
+    score: their similarity.
+  """
+
+  kind: str
+  i: int
+  j: int
+  score: float
 
 
 class Spread(NamedTuple):
@@ -84,8 +103,8 @@ def verification_report(
 
   Args:
     similarity: score of each pair of images, float [N, N], bigger is closer:
-      the logits of "same person" for a network. Symmetric; the diagonal is not
-      used.
+      the logits of "same person" for a network. Symmetric up to rounding (pairs
+      are read above the diagonal); the diagonal is not used.
     identity_ids: person of each image, int [N].
     threshold: decision threshold in the unit of `similarity`; None leaves the
       metrics that need one null.
@@ -124,10 +143,11 @@ def verification_report(
       f"similarity must have shape [{ids.size}, {ids.size}], got "
       f"{similarity.shape}"
     )
-  if not np.array_equal(similarity, similarity.T):
-    raise ValueError("similarity must be symmetric")
   scores = similarity[pairs.i, pairs.j]
   counts = tally_lib.tally(scores, pairs.same)
+  lopsided = np.abs(scores - similarity[pairs.j, pairs.i]).max()
+  if not lopsided <= _SYMMETRY * np.abs(scores).max():
+    raise ValueError("similarity must be symmetric")
   num_people = int(np.unique(ids).size)
   ranks = identification.rank_counts(
     similarity, ids, seed=seed, draws=draws, ways=min(ways, num_people)
@@ -195,7 +215,7 @@ def _counts(
 def _interval(
   bootstrap: calibration.Bootstrap, report: Mapping[str, Any], level: float
 ) -> dict[str, Any] | None:
-  """The bootstrap's intervals, with the rule of three where it sees no error."""
+  """The bootstrap's intervals; the rule of three where no error was seen."""
   if bootstrap.intervals is None:
     return None
   people = report["num_people"]
@@ -247,6 +267,70 @@ def summarise(
   return summary
 
 
+def sample_pairs(
+  similarity: ArrayLike,
+  identity_ids: ArrayLike,
+  threshold: float,
+  *,
+  per_kind: int = 5,
+  seed: int = 0,
+) -> list[SamplePair]:
+  """Chooses pairs worth looking at.
+
+  True accepts are drawn at random. The errors are the worst ones: the false
+  accepts with the highest scores and the false rejects with the lowest. Each
+  two people (or person) are shown at most once, so that one look-alike does not
+  fill the picture.
+
+  Args:
+    similarity: score of each pair of images, float [N, N], bigger is closer.
+    identity_ids: person of each image, int [N].
+    threshold: decision threshold in the unit of `similarity`.
+    per_kind: most pairs of each kind.
+    seed: of the random choice.
+
+  Returns:
+    The SamplePairs: true accepts, then false accepts, then false rejects; a
+    kind that does not occur is absent.
+
+  Raises:
+    ValueError: if the shapes do not agree.
+
+  Degenerate input: without any pair the list is empty.
+
+  >>> sample_pairs(np.zeros((2, 2)), [5, 7], -1.0)
+  [SamplePair(kind='false accept', i=0, j=1, score=0.0)]
+  """
+  similarity = np.asarray(similarity)
+  pairs = all_pairs(identity_ids)
+  num = np.asarray(identity_ids).size
+  if similarity.shape != (num, num):
+    raise ValueError(
+      f"similarity must have shape [{num}, {num}], got {similarity.shape}"
+    )
+  scores = similarity[pairs.i, pairs.j]
+  same, accepted = pairs.same == 1, scores >= threshold
+  mixed = np.random.default_rng(seed).permutation(scores.size)
+  rising = np.argsort(scores, kind="stable")
+  falling = rising[::-1]
+  orders = {
+    "true accept": mixed[(same & accepted)[mixed]],
+    "false accept": falling[(~same & accepted)[falling]],
+    "false reject": rising[(same & ~accepted)[rising]],
+  }
+  ids = np.asarray(identity_ids)
+  samples = []
+  for kind, order in orders.items():
+    seen: set[frozenset[int]] = set()
+    for n in order:
+      i, j = int(pairs.i[n]), int(pairs.j[n])
+      people = frozenset((int(ids[i]), int(ids[j])))
+      if people not in seen and len(seen) < per_kind:
+        seen.add(people)
+        samples.append(SamplePair(kind, i, j, float(scores[n])))
+  return samples
+
+
 def raw_pixel_similarity(images: ArrayLike) -> np.ndarray:
   """Baseline: compares faces by their pixels alone.
 
@@ -266,8 +350,8 @@ def raw_pixel_similarity(images: ArrayLike) -> np.ndarray:
 
   Degenerate input: equal images have similarity 0.
 
-  >>> raw_pixel_similarity(np.eye(2, dtype=np.uint8)[:, None])[0].tolist()
-  0.0
+  >>> raw_pixel_similarity(np.array([[[0]], [[255]]], np.uint8))[0].tolist()
+  [0.0, -1.0]
   """
   return _negative_distances(_flatten("images", images))
 
@@ -338,5 +422,5 @@ def _negative_distances(rows: np.ndarray) -> np.ndarray:
   similarity = np.zeros((len(rows), len(rows)))
   for n, row in enumerate(rows):
     # Differences, not |a|^2 + |b|^2 - 2 a b, which loses near-duplicates.
-    similarity[n] = -np.sqrt(np.square(rows - row).sum(axis=1))
+    similarity[n] -= np.sqrt(np.square(rows - row).sum(axis=1))
   return similarity

@@ -45,6 +45,12 @@ _EYE_PATCH = 160
 # BOX_EYES, and a hit further off than three of them is no eye of this face.
 _EYE_SPREAD = 0.04
 
+# A box is a face if the face cascade is this sure of it, or if the eye
+# cascades accept this many windows in it: hands, jewels and backgrounds that
+# look like a face have neither.
+_SURE = 56.0
+_FEWEST_HITS = 5
+
 # A cascade keeps state during a search, so threads take turns.
 _lock = threading.Lock()
 
@@ -65,8 +71,8 @@ class Face(NamedTuple):
 def find_faces(gray: np.ndarray) -> list[Face]:
   """Returns the faces of an image, the widest first.
 
-  Boxes that overlap a surer one, and those less than half as wide as the widest
-  (bystanders, patterns taken for faces), are left out.
+  Boxes without eyes, those that overlap a surer one, and those less than half
+  as wide as the widest (bystanders) are left out.
 
   Args:
     gray: grey image, uint8 [H, W].
@@ -97,6 +103,7 @@ def find_faces(gray: np.ndarray) -> list[Face]:
       if 0 < x + side / 2 - border < small.shape[1]
       and 0 < y + side / 2 - border < small.shape[0]
     ]
+    faces = [face for face in faces if _is_face(gray, face)]
     if faces:
       return _without_bystanders(faces)
   return []
@@ -120,10 +127,9 @@ def find_eyes(gray: np.ndarray, face: Face) -> np.ndarray:
     UserError: if this OpenCV has no cascades.
   """
   corner = np.array((face.x, face.y))
-  patch = _box_patch(gray, face)
-  hits = np.concatenate([_eye_windows(patch, name) for name in _EYE_CASCADES])
   usual = np.array(BOX_EYES)
-  votes = [_vote(hits / _EYE_PATCH, place) for place in usual]
+  near = _eye_hits(gray, face)
+  votes = [_vote(h, u) for h, u in zip(near, usual, strict=True)]
   shifts = [v - u for v, u in zip(votes, usual, strict=True) if v is not None]
   shift = np.mean(shifts, axis=0) if shifts else np.zeros(2)
   eyes = [
@@ -191,24 +197,44 @@ def _box_patch(gray: np.ndarray, face: Face) -> np.ndarray:
   )
 
 
+def _is_face(gray: np.ndarray, face: Face) -> bool:
+  """Says whether the box is a sure one or has eyes where a face has them."""
+  return face.confidence >= _SURE or (
+    sum(len(hits) for hits in _eye_hits(gray, face)) >= _FEWEST_HITS
+  )
+
+
+def _eye_hits(gray: np.ndarray, face: Face) -> list[np.ndarray]:
+  """Returns the centres of the eye windows near each usual place, [N, 2].
+
+  In parts of the box.
+  """
+  patch = _box_patch(gray, face)
+  hits = np.concatenate([_eye_windows(patch, name) for name in _EYE_CASCADES])
+  hits = hits / _EYE_PATCH
+  return [
+    hits[np.hypot(*(hits - place).T) < 3 * _EYE_SPREAD] for place in BOX_EYES
+  ]
+
+
 def _eye_windows(patch: np.ndarray, name: str) -> np.ndarray:
   """Returns the centres of all windows an eye cascade accepts, [N, 2]."""
   cascade = _cascade(name)
   with _lock:
-    windows = cascade.detectMultiScale(
+    found = cascade.detectMultiScale(
       patch[: round(0.65 * _EYE_PATCH)],
       scaleFactor=1.05,
       minNeighbors=0,
       minSize=(24, 24),
       maxSize=(72, 72),
     )
-  windows = np.array(sorted(map(tuple, windows)), np.float64).reshape(-1, 4)
+  # On several cores they come in a chance order.
+  windows = np.array(sorted(map(tuple, found)), np.float64).reshape(-1, 4)
   return windows[:, :2] + windows[:, 2:] / 2
 
 
-def _vote(hits: np.ndarray, usual: np.ndarray) -> np.ndarray | None:
+def _vote(near: np.ndarray, usual: np.ndarray) -> np.ndarray | None:
   """Returns the place the hits agree on (mean shift), or None without hits."""
-  near = hits[np.hypot(*(hits - usual).T) < 3 * _EYE_SPREAD]
   if not len(near):
     return None
   place = usual

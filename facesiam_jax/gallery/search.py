@@ -3,9 +3,8 @@
 The results are totally ordered (score descending, then template id ascending)
 and their bits do not depend on how the queries are batched, on where a row
 lies in the gallery or on what other rows there are: every matrix product has
-the one shape [8 m, D] x [D, BLOCK], because the number of gallery rows in a
-product changes the bits of its result. Blocks are scanned with a running
-merge, so that the scores of one block are all that is held at a time.
+the one shape [8 m, D] x [D, BLOCK], because the number of gallery rows in it
+changes its bits. Only the scores of one block are held at a time.
 """
 
 import functools
@@ -55,11 +54,44 @@ class FoundPeople(NamedTuple):
 
 
 class _Rows(NamedTuple):
-  """A gallery padded to whole blocks."""
+  """A gallery padded to whole blocks, taken in the order of its ids.
+
+  `valid` and `ids` are in that order; the embeddings, which would cost a copy,
+  are where they were: row i of the order is embeddings[order[i]].
+  """
 
   embeddings: jax.Array
   valid: jax.Array
   ids: jax.Array
+  order: jax.Array
+  is_ordered: jax.Array
+
+  def block(self, start: jax.Array, size: int) -> jax.Array:
+    """Returns `size` embeddings from place `start` of the order on."""
+    return lax.cond(
+      self.is_ordered,
+      lambda: lax.dynamic_slice_in_dim(self.embeddings, start, size),
+      lambda: self.embeddings[
+        lax.dynamic_slice_in_dim(self.order, start, size)
+      ],
+    )
+
+
+def _ordered_rows(
+  gallery: jax.Array, valid: jax.Array, ids: jax.Array, block: int
+) -> _Rows:
+  num_rows = _round_up(gallery.shape[0], block)
+  ids = _pad_rows(ids, num_rows, _LAST)
+  is_ordered = jnp.all(ids[1:] >= ids[:-1])
+  places = jnp.arange(num_rows, dtype=jnp.int32)
+  order = lax.cond(
+    is_ordered,
+    lambda: places,
+    lambda: lax.sort((ids, places), num_keys=2)[1],
+  )
+  valid = _pad_rows(valid, num_rows)
+  gallery = _pad_rows(gallery, num_rows)
+  return _Rows(gallery, valid[order], ids[order], order, is_ordered)
 
 
 def _round_up(number: int, multiple: int) -> int:
@@ -121,15 +153,15 @@ def _scan(
   block: int,
   direct: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
-  """Returns the k best (scores, row positions); ties go to the lower row."""
-  num_queries, num_blocks = queries.shape[0], rows.valid.shape[0] // block
+  """Returns the k best (scores, places in the order); ties go to the lower."""
+  num_queries = queries.shape[0]
   within = min(k, block)
 
   def step(
-    best: tuple[jax.Array, jax.Array],
-    inputs: tuple[jax.Array, jax.Array, jax.Array],
+    best: tuple[jax.Array, jax.Array], start: jax.Array
   ) -> tuple[tuple[jax.Array, jax.Array], None]:
-    embeddings, valid, start = inputs
+    embeddings = rows.block(start, block)
+    valid = lax.dynamic_slice_in_dim(rows.valid, start, block)
     scores = _block_score(queries, embeddings, metric=metric, direct=direct)
     usable = valid[None, :] & jnp.isfinite(scores)
     scores = jnp.where(usable, _positive_zero(scores), -jnp.inf)
@@ -144,12 +176,8 @@ def _scan(
     jnp.full((num_queries, k), -jnp.inf, jnp.float32),
     jnp.full((num_queries, k), _LAST, jnp.int32),
   )
-  inputs = (
-    rows.embeddings.reshape(num_blocks, block, -1),
-    rows.valid.reshape(num_blocks, block),
-    jnp.arange(num_blocks, dtype=jnp.int32) * block,
-  )
-  return lax.scan(step, nothing, inputs)[0]
+  starts = jnp.arange(0, rows.valid.shape[0], block, dtype=jnp.int32)
+  return lax.scan(step, nothing, starts)[0]
 
 
 def _rescore(
@@ -160,7 +188,8 @@ def _rescore(
   Args:
     rows: the padded gallery.
     queries: float32 [8 m, D].
-    positions: candidate rows, int32 [8 m, C], C >= k; _LAST means none.
+    positions: candidates' places in the order, int32 [8 m, C], C >= k; _LAST
+      means none.
     k: how many to keep.
 
   Returns:
@@ -173,7 +202,7 @@ def _rescore(
     queries, positions = tile
     positions = lax.sort(positions, dimension=1)
     taken = jnp.minimum(positions, rows.valid.shape[0] - 1)
-    scores = _direct_score(queries, rows.embeddings[taken])
+    scores = _direct_score(queries, rows.embeddings[rows.order[taken]])
     usable = (positions != _LAST) & rows.valid[taken] & jnp.isfinite(scores)
     scores = jnp.where(usable, _positive_zero(scores), -jnp.inf)
     scores, chosen = lax.top_k(scores, k)
@@ -203,7 +232,7 @@ def _euclidean(
     _scan, rows, queries, k=candidates, metric="euclidean", block=block
   )
   scores, positions = scan()
-  norm_sq = jnp.sum(jnp.square(rows.embeddings), axis=-1)
+  norm_sq = jnp.sum(jnp.square(rows.embeddings), axis=-1)[rows.order]
   usable = rows.valid & jnp.isfinite(norm_sq)
   reach = jnp.sqrt(jnp.max(jnp.where(usable, norm_sq, 0.0)))
   reach = jnp.linalg.norm(queries, axis=-1) + reach
@@ -266,7 +295,7 @@ def top_k(
     gallery: templates, float [G, D]; unit rows for "cosine".
     valid: 1 = a template, 0 = padding, bool or int [G].
     template_ids: distinct and >= 0 in valid rows, int32 [G]. Ascending ids
-      save a sort and a copy of the gallery.
+      save a sort.
     queries: float [Q, D]; unit rows for "cosine".
     k: how many templates, >= 1; may exceed G.
     metric: "cosine" or "euclidean".
@@ -294,22 +323,9 @@ def top_k(
   valid = jnp.asarray(valid).astype(bool)
   template_ids = jnp.asarray(template_ids).astype(jnp.int32)
   chex.assert_shape([valid, template_ids], (gallery.shape[0],))
-  num_queries, num_rows = queries.shape[0], _round_up(gallery.shape[0], block)
-  queries = _pad_queries(queries)
-  rows = _Rows(
-    _pad_rows(gallery, num_rows),
-    _pad_rows(valid, num_rows),
-    _pad_rows(template_ids, num_rows, _LAST),
-  )
-  search = functools.partial(_search, k=k, metric=metric, block=block)
-
-  def search_reordered(rows: _Rows, queries: jax.Array) -> Found:
-    order = jnp.argsort(rows.ids)
-    return search(_Rows(*(x[order] for x in rows)), queries)
-
-  ascending = jnp.all(rows.ids[1:] >= rows.ids[:-1])
-  found = lax.cond(ascending, search, search_reordered, rows, queries)
-  return Found(*(x[:num_queries] for x in found))
+  rows = _ordered_rows(gallery, valid, template_ids, block)
+  found = _search(rows, _pad_queries(queries), k=k, metric=metric, block=block)
+  return Found(*(x[: queries.shape[0]] for x in found))
 
 
 def merge(scores: ArrayLike, ids: ArrayLike, *, k: int) -> Found:

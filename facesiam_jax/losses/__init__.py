@@ -5,8 +5,7 @@ The caller forms sum(v w) / max(sum(w), 1) over the global batch, which
 """
 
 from facesiam_jax.losses.batchwise import supcon
-from facesiam_jax.losses.pairwise import binary_cross_entropy
-from facesiam_jax.losses.pairwise import contrastive
+from facesiam_jax.losses.pairwise import binary_cross_entropy, contrastive
 from facesiam_jax.losses.triplet import triplet_margin
 
 __all__ = [

@@ -77,9 +77,7 @@ def supcon(
   candidates = valid[None, :] & (rows != jnp.arange(columns.shape[0])[None, :])
   positives = candidates & (anchor_ids[:, None] == column_ids[None, :])
   logits = ops.pairwise_cosine_similarity(anchors, columns) / temperature
-  log_total = jax.nn.logsumexp(
-    logits, axis=-1, where=candidates, keepdims=True
-  )
+  log_total = jax.nn.logsumexp(logits, axis=-1, where=candidates, keepdims=True)
   num_positives = jnp.sum(positives, axis=-1)
   # Without positives log_total may be log(0); the `where` keeps it out of the
   # sum before anything is multiplied with it.

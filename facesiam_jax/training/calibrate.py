@@ -140,9 +140,7 @@ def thresholds(
   """
   targets = sorted({0.0, *_TARGETS, target_fmr})
   bootstrap = metrics.person_bootstrap(
-    lambda counts: {
-      threshold_name(t): _threshold(counts, t) for t in targets
-    },
+    lambda counts: {threshold_name(t): _threshold(counts, t) for t in targets},
     logits,
     scores.people_a,
     scores.people_b,

@@ -6,13 +6,13 @@ commit and verified before a restore; a checkpoint without a manifest was
 never acknowledged and is not used.
 """
 
-from concurrent import futures
 import hashlib
 import json
 import logging
 import os
 import pathlib
 import shutil
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -180,7 +180,9 @@ class Checkpointer:
   def _restore(self, step: int, template: Any) -> Any:
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
     try:
-      state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+      state = self._manager.restore(
+        step, args=ocp.args.StandardRestore(abstract)
+      )
     except (ValueError, KeyError) as error:
       raise errors.UserError(
         f"the checkpoint {self.folder / str(step)} does not fit this config's "

@@ -1,7 +1,7 @@
 """The fields of a training config, their defaults, and their checks."""
 
-from collections.abc import Iterator
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import ml_collections

@@ -1,12 +1,12 @@
 """The training loop of one network: resumes by itself, ends with a state."""
 
-from collections.abc import Callable
 import dataclasses
 import functools
 import math
 import os
 import pathlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,9 +18,7 @@ import tqdm
 from facesiam_jax import encoders, errors, heads, parallel
 from facesiam_jax.data import resident
 from facesiam_jax.encoders import inference
-from facesiam_jax.training import checkpoint
-from facesiam_jax.training import metric_writer
-from facesiam_jax.training import objectives
+from facesiam_jax.training import checkpoint, metric_writer, objectives
 from facesiam_jax.training import optimizer as optimizer_lib
 from facesiam_jax.training import state as state_lib
 from facesiam_jax.training import step as step_lib

@@ -20,7 +20,8 @@ from facesiam_jax.training import workdir as workdir_lib
 BUNDLE = "bundle"
 
 
-def _split(data: sets.DataSet, people: tuple[int, ...]) -> loop.Split:
+def split_of(data: sets.DataSet, people: tuple[int, ...]) -> loop.Split:
+  """Returns the images of the given people."""
   return loop.Split(*data.of(people))
 
 
@@ -49,22 +50,31 @@ def _inner_config(
   return inner
 
 
-def _cross_fit(
+def cross_fit(
   config: ml_collections.ConfigDict,
   data: sets.DataSet,
   workdir: pathlib.Path,
 ) -> calibrate.Scores:
-  """Scores each training person by a network trained without them."""
+  """Scores each training person by a network trained without them.
+
+  Args:
+    config: a valid training config.
+    data: its data set; validation and test people are not touched.
+    workdir: the runs of the inner networks go to inner-0, inner-1, ... in it.
+
+  Returns:
+    Scores of all pairs within each inner group, pooled.
+  """
   groups = sets.split_people(data.train, config.calibration.inner_folds)
   parts = []
   for number, group in enumerate(groups):
     rest = tuple(person for person in data.train if person not in group)
     inner = _inner_config(config, len(rest))
-    held_out = _split(data, group)
+    held_out = split_of(data, group)
     state = loop.fit(
       inner,
       workdir / f"inner-{number}",
-      _split(data, rest),
+      split_of(data, rest),
       held_out,
       label=f"inner {number + 1}/{len(groups)}",
     )
@@ -105,13 +115,28 @@ def _spec(
   }
 
 
-def _make_bundle(
+def make_bundle(
   config: ml_collections.ConfigDict,
   workdir: pathlib.Path,
   state: state_lib.TrainState,
   scores: calibrate.Scores,
   image_shape: tuple[int, ...],
 ) -> bundle_lib.Bundle:
+  """Fits head and thresholds to scores and writes workdir/bundle.
+
+  Args:
+    config: a valid training config.
+    workdir: the run's directory.
+    state: the trained network.
+    scores: of people that the network, or the inner networks, had not seen.
+    image_shape: (H, W, C) of a face.
+
+  Returns:
+    The bundle.
+
+  Raises:
+    ValueError: if the network has learned nothing that can be calibrated.
+  """
   recipe = loop.make_recipe(config)
   head = calibrate.fit_head(recipe, state, scores)
   logits = scores.values
@@ -158,16 +183,16 @@ def train(
   data = sets.load(config.dataset, image_size=config.image_size)
   with workdir_lib.locked(workdir) as folder:
     workdir_lib.claim(folder, config)
-    validation = _split(data, data.validation) if data.validation else None
-    train_split = _split(data, data.train)
+    validation = split_of(data, data.validation) if data.validation else None
+    train_split = split_of(data, data.train)
     state = loop.fit(config, folder, train_split, validation)
     if config.calibration.kind == "cross_fit":
-      scores = _cross_fit(config, data, folder)
+      scores = cross_fit(config, data, folder)
     else:
       assert validation is not None  # config_lib.validate
       scores = _score(config, state, validation)
     try:
-      return _make_bundle(
+      return make_bundle(
         config, folder, state, scores, train_split.images.shape[1:]
       )
     except ValueError as error:

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 
 Params = Any
 

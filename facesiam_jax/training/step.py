@@ -4,14 +4,14 @@ Draw, gather, augmentation, encoder, loss, gradient and update are one pure
 function; `parallel.pmap` maps it. Nothing here runs on the host.
 """
 
-from collections.abc import Callable
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax import lax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from facesiam_jax import augment, parallel, preprocess
 from facesiam_jax.data import resident

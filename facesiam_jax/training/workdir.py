@@ -1,12 +1,12 @@
 """A run's directory: one run at a time, one config for ever."""
 
-from collections.abc import Iterator
 import contextlib
 import errno
 import fcntl
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 
 import ml_collections
 

@@ -157,9 +157,14 @@ def test_max_pool_equals_native_and_loops_with_ties(shape):
   np.testing.assert_array_equal(own[2][0], expected[2][0])
   loops = reference.max_pool_gradient(np.asarray(images), own[1])
   _close(own[2][0], loops)
-  last = reference.max_pool_gradient(np.asarray(images)[:, ::-1], own[1])
-  with pytest.raises(AssertionError):
-    _close(own[2][0], last[:, ::-1])
+
+
+def test_max_pool_gives_ties_to_the_first_in_reading_order():
+  images = jnp.asarray([[1, 2, 0], [2, 2, 9]], jnp.float32)
+  gradient = jax.grad(lambda x: layers.max_pool(x).sum())(
+    images.reshape(1, 2, 3, 1)
+  )
+  np.testing.assert_array_equal(gradient[0, :, :, 0], [[0, 1, 0], [0, 0, 0]])
 
 
 def test_max_pool_refuses_one_row():
@@ -248,9 +253,7 @@ def test_row_dropout_depends_on_key_and_row_alone():
 
 def test_row_dropout_rate_scaling_and_independence():
   rate, rows = 0.3, jnp.arange(64)
-  kept = layers.row_dropout(
-    jnp.ones((64, 4096)), rate, jax.random.key(0), rows
-  )
+  kept = layers.row_dropout(jnp.ones((64, 4096)), rate, jax.random.key(0), rows)
   kept = np.asarray(kept)
   np.testing.assert_allclose(np.unique(kept), [0, 1 / 0.7], rtol=1e-6)
   zeros = (kept == 0).astype(np.float64)
@@ -293,7 +296,7 @@ def test_row_dropout_is_the_same_on_any_number_of_devices_and_in_scan():
   rows = jnp.arange(16)
   expected = layers.row_dropout(inputs, 0.5, key, rows)
   spec = PartitionSpec
-  for count in (1, 2, 8):
+  for count in (1, 8):
     mesh = jax.make_mesh(
       (count,),
       ("data",),

@@ -40,14 +40,14 @@ def _check_lattice(top_k, metric, k, block):
 
 @METRICS
 @pytest.mark.parametrize(
-  "k, block", [(1, 16), (7, 16), (20, 16), (53, 64), (70, 7), (5, search.BLOCK)]
+  "k, block", [(1, 16), (7, 16), (70, 7), (5, search.BLOCK)]
 )
 def test_equals_reference_with_ties(metric, k, block):
   _check_lattice(_jitted, metric, k, block)
 
 
 def _wrong_variants():
-  right = search.top_k
+  right = _jitted
 
   def ascending(gallery, valid, ids, queries, *, k, metric, block):
     found = right(gallery, valid, ids, -queries, k=k, metric=metric)
@@ -180,7 +180,7 @@ def _big_case(metric):
 @METRICS
 def test_bits_do_not_depend_on_the_query_batch(metric):
   (gallery, valid, ids, queries), want = _big_case(metric)
-  for count in (1, 2, 7, 8, 9, 16, 31):
+  for count in (1, 9, 31):
     found = _jitted(gallery, valid, ids, queries[:count], k=12, metric=metric)
     np.testing.assert_array_equal(found.scores, want.scores[:count])
     np.testing.assert_array_equal(found.ids, want.ids[:count])

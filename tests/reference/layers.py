@@ -8,7 +8,9 @@ def conv(images, kernel, strides, pads):
   images, kernel = np.float64(images), np.float64(kernel)
   (top, bottom), (left, right) = pads
   batch, height, width, channels = images.shape
-  grown = np.zeros((batch, height + top + bottom, width + left + right, channels))
+  grown = np.zeros(
+    (batch, height + top + bottom, width + left + right, channels)
+  )
   grown[:, top : top + height, left : left + width] = images
   kh, kw, _, features = kernel.shape
   rows = (grown.shape[1] - kh) // strides[0] + 1

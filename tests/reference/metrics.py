@@ -148,8 +148,11 @@ def platt_gradient(w, b, scores, same):
 
 def cllr(logits, same):
   """Cost of the log likelihood ratio in bits (Bruemmer and du Preez 2006)."""
-  genuine = [math.log2(1 + math.exp(-x)) for x, y in zip(logits, same) if y]
-  impostor = [math.log2(1 + math.exp(x)) for x, y in zip(logits, same) if not y]
+  costs = {True: [], False: []}
+  for logit, label in zip(logits, same, strict=True):
+    sign = -1 if label else 1
+    costs[bool(label)].append(math.log2(1 + math.exp(sign * logit)))
+  genuine, impostor = costs[True], costs[False]
   return (sum(genuine) / len(genuine) + sum(impostor) / len(impostor)) / 2
 
 

@@ -1,0 +1,210 @@
+"""Four folds of ten people held out, three seeds each: the README's table.
+
+  python benchmarks/olivetti.py --out=benchmarks/results/olivetti.json
+
+For each fold, the threshold comes from out-of-fold scores of the thirty
+training people (three inner networks, seed 0), and three networks with
+different seeds are trained on all thirty and measured on the ten held out,
+next to the article's network, eigenfaces and raw pixels on the same pairs.
+Nothing of a fold's ten people is used before they are measured. A run that
+was stopped is gone on with.
+"""
+
+import concurrent.futures
+import json
+import multiprocessing
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+from absl import app, flags
+
+_OUT = flags.DEFINE_string("out", None, "JSON file of the results.")
+_WORKDIR = flags.DEFINE_string(
+  "workdir", "runs/benchmark-olivetti", "Folder for the runs."
+)
+_SEEDS = flags.DEFINE_integer("seeds", 3, "Networks a fold.")
+_JOBS = flags.DEFINE_integer(
+  "jobs", os.cpu_count(), "Folds at a time, each on a core of its own."
+)
+_METRICS = (
+  ("eer", "EER"),
+  ("auc", "AUC"),
+  ("tar_at_far_0.01", "TAR at FAR 1 %"),
+  ("tar_at_far_0.1", "TAR at FAR 10 %"),
+  ("one_shot_accuracy", "one-shot, 10-way"),
+  ("balanced_accuracy", "balanced accuracy*"),
+  ("fmr", "FMR*"),
+  ("fnmr", "FNMR*"),
+)
+
+
+def _config(recipe: str, fold: int, seed: int) -> Any:
+  from ml_collections import config_flags
+
+  from facesiam_jax.cli import train
+
+  parser = config_flags.ConfigFileFlagParser(name="config")
+  config = parser.parse(train.find_recipe(recipe))
+  with config.unlocked():
+    config.dataset.fold, config.seed = fold, seed
+  return config
+
+
+def _recipe_reports(
+  fold: int, num_seeds: int, workdir: pathlib.Path
+) -> list[dict[str, Any]]:
+  """Cross-fits once, then trains and measures one network a seed."""
+  from facesiam_jax.data import sets
+  from facesiam_jax.evaluation import measure
+  from facesiam_jax.training import loop, run
+
+  config = _config("olivetti", fold, 0)
+  data = sets.load(config.dataset, image_size=config.image_size)
+  scores = run.cross_fit(config, data, workdir / f"fold{fold}")
+  reports = []
+  for seed in range(num_seeds):
+    config = _config("olivetti", fold, seed)
+    folder = workdir / f"fold{fold}" / f"seed{seed}"
+    split = run.split_of(data, data.train)
+    begun = time.monotonic()
+    state = loop.fit(config, folder, split, None, label=f"{fold}/{seed}")
+    seconds = time.monotonic() - begun
+    bundle = run.make_bundle(
+      config, folder, state, scores, split.images.shape[1:]
+    )
+    result = measure.measure(bundle, data).result
+    reports.append({"seed": seed, "train_seconds": seconds, **result})
+  return reports
+
+
+def _fold(job: tuple[int, int, int, str]) -> dict[str, list[dict[str, Any]]]:
+  """Everything about one fold; runs in a process of its own."""
+  core, fold, num_seeds, workdir = job
+  if hasattr(os, "sched_setaffinity"):
+    # Before JAX starts, so that it counts one core.
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[core % len(cores)]})
+  from facesiam_jax.evaluation import measure, protocols
+  from facesiam_jax.training import run
+
+  root = pathlib.Path(workdir)
+  article = run.train(
+    _config("olivetti_article", fold, 0), root / f"article-fold{fold}"
+  )
+  measured = measure.measure(article, measure.load_data(article))
+  reports = {
+    "The article's network": [{"seed": 0, **measured.result}],
+    "This project's recipe": _recipe_reports(fold, num_seeds, root),
+  }
+  for name, similarity in measured.baselines.items():
+    reports[name] = [
+      protocols.verification_report(similarity, measured.identity_ids, None)
+    ]
+  for rows in reports.values():
+    for row in rows:
+      row["fold"] = fold
+  return reports
+
+
+def _summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+  """Mean over all rows; spread over folds (of their means) and over seeds."""
+  summary = {}
+  for key, _ in _METRICS:
+    if rows[0][key] is None:
+      continue
+    by_fold: dict[int, list[float]] = {}
+    for row in rows:
+      by_fold.setdefault(row["fold"], []).append(row[key])
+    means = [statistics.fmean(values) for values in by_fold.values()]
+    within = [statistics.stdev(v) for v in by_fold.values() if len(v) > 1]
+    summary[key] = {
+      "mean": statistics.fmean(means),
+      "sd_over_folds": statistics.stdev(means) if len(means) > 1 else 0.0,
+      "sd_over_seeds": statistics.fmean(within) if within else 0.0,
+      "min": min(row[key] for row in rows),
+      "max": max(row[key] for row in rows),
+    }
+  return summary
+
+
+def _table(summaries: dict[str, dict[str, dict[str, float]]]) -> str:
+  """The README's table, in Markdown: mean and spread over folds, in %."""
+  lines = [
+    "| system | " + " | ".join(title for _, title in _METRICS) + " |",
+    "|---|" + "---|" * len(_METRICS),
+  ]
+  for name, summary in summaries.items():
+    cells = [
+      f"{100 * summary[key]['mean']:.1f} ± "
+      f"{100 * summary[key]['sd_over_folds']:.1f}"
+      if key in summary
+      else "-"
+      for key, _ in _METRICS
+    ]
+    lines.append(f"| {name} | " + " | ".join(cells) + " |")
+  return "\n".join(lines)
+
+
+def _environment() -> dict[str, Any]:
+  from importlib import metadata
+
+  commit = subprocess.run(
+    ["git", "describe", "--always", "--dirty"],
+    capture_output=True,
+    text=True,
+    check=False,
+  ).stdout.strip()
+  return {
+    "command": f"python {' '.join(sys.argv)}",
+    "commit": commit,
+    "python": platform.python_version(),
+    "cores": os.cpu_count(),
+    "versions": {
+      name: metadata.version(name)
+      for name in ("jax", "flax", "optax", "numpy", "opencv-python-headless")
+    },
+  }
+
+
+def main(argv: list[str]) -> None:
+  """Runs all folds and writes the results."""
+  del argv
+  begun = time.monotonic()
+  environment = _environment()
+  jobs = [
+    (fold, fold, _SEEDS.value, os.path.abspath(_WORKDIR.value))
+    for fold in range(4)
+  ]
+  with concurrent.futures.ProcessPoolExecutor(
+    _JOBS.value, mp_context=multiprocessing.get_context("spawn")
+  ) as pool:
+    folds = list(pool.map(_fold, jobs))
+  order = (
+    "Raw pixels",
+    "Eigenfaces",
+    "The article's network",
+    "This project's recipe",
+  )
+  reports = {n: [row for fold in folds for row in fold[n]] for n in order}
+  summaries = {name: _summary(rows) for name, rows in reports.items()}
+  print(_table(summaries))
+  result = {
+    **environment,
+    "seconds": time.monotonic() - begun,
+    "summary": summaries,
+    "reports": reports,
+  }
+  if _OUT.value:
+    out = pathlib.Path(_OUT.value)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,1 @@
+"""The command line: `facesiam VERB`, one module a verb; see `main`."""

@@ -1,0 +1,170 @@
+"""What the verbs share: their common flags, photos in, tables and files out."""
+
+import logging
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import IO, TYPE_CHECKING
+
+from absl import flags
+
+from facesiam_jax import errors
+
+if TYPE_CHECKING:
+  import numpy as np
+
+  from facesiam_jax.bundle import Bundle
+
+
+class UsageError(flags.Error):
+  """A wrong command line: printed as one sentence, exit status 2."""
+
+
+def quiet(verbosity: int) -> None:
+  """Keeps the libraries' own remarks off the screen unless asked for.
+
+  Args:
+    verbosity: the flag; above 0 shows what they log.
+  """
+  from absl import logging as absl_logging
+
+  if verbosity > 0:
+    absl_logging.set_verbosity(absl_logging.INFO)
+    return
+  # Read by XLA's C++ when JAX is loaded: 2 leaves errors only.
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  absl_logging.set_verbosity(absl_logging.ERROR)
+  # "An NVIDIA GPU may be present ...": the CPU was what was wanted.
+  logging.getLogger("jax").setLevel(logging.ERROR)
+
+
+def define_bundle(flag_values: flags.FlagValues) -> None:
+  """Defines the required flag --bundle."""
+  flags.DEFINE_string(
+    "bundle",
+    None,
+    "Folder of the model bundle, as `facesiam train` writes it. Required.",
+    required=True,
+    flag_values=flag_values,
+  )
+
+
+def define_gallery(flag_values: flags.FlagValues) -> None:
+  """Defines the required flag --gallery."""
+  flags.DEFINE_string(
+    "gallery",
+    None,
+    "The gallery: a file on a local disk. Required.",
+    required=True,
+    flag_values=flag_values,
+  )
+
+
+def define_cropped(flag_values: flags.FlagValues) -> None:
+  """Defines the flag --cropped."""
+  flags.DEFINE_bool(
+    "cropped",
+    False,
+    "The photos are square pictures of a face already; do not look for it.",
+    flag_values=flag_values,
+  )
+
+
+def define_json(flag_values: flags.FlagValues) -> None:
+  """Defines the flag --json."""
+  flags.DEFINE_bool(
+    "json", False, "Print JSON, not a table.", flag_values=flag_values
+  )
+
+
+def load_faces(
+  paths: Sequence[str | os.PathLike[str]], bundle: "Bundle", *, cropped: bool
+) -> "np.ndarray":
+  """Reads the face of each photo in the framing of the bundle.
+
+  Args:
+    paths: image files.
+    bundle: what is to embed the faces.
+    cropped: whether the files are faces already.
+
+  Returns:
+    uint8 [N, H, W, 1].
+
+  Raises:
+    UserError: for the first bad photo.
+  """
+  import numpy as np
+  import tqdm
+
+  from facesiam_jax.faces import photo
+
+  size = bundle.input_size[0]
+  faces = [np.zeros((0, size, size, 1), np.uint8)]
+  # disable=None: no bar unless stderr is a terminal.
+  for path in tqdm.tqdm(paths, unit="photo", leave=False, disable=None):
+    faces.append(photo.load_face(path, size=size, cropped=cropped)[None])
+  return np.concatenate(faces)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+  """Returns a table as aligned plain text; columns of numbers to the right.
+
+  Args:
+    header: one word a column.
+    rows: cells as text, as many a row as the header has.
+
+  Returns:
+    Lines without trailing space.
+  """
+  columns = list(zip(header, *rows, strict=True))
+  widths = [max(map(len, column)) for column in columns]
+
+  def is_number(text: str) -> bool:
+    return text.removeprefix("-").replace(".", "", 1).isdigit()
+
+  right = [all(map(is_number, column[1:])) for column in columns]
+  lines = []
+  for row in (header, *rows):
+    cells = [
+      cell.rjust(width) if is_right else cell.ljust(width)
+      for cell, width, is_right in zip(row, widths, right, strict=True)
+    ]
+    lines.append("  ".join(cells).rstrip())
+  return "\n".join(lines)
+
+
+def write_file(
+  path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]
+) -> None:
+  """Writes a file whole or not at all.
+
+  Args:
+    path: what to make or replace.
+    write: writes the content to the open file it is given.
+
+  Raises:
+    UserError: if the folder is missing or cannot be written to.
+    OSError: if there is no space left.
+  """
+  path = pathlib.Path(path)
+  if path.is_dir():
+    raise errors.UserError(f"{path} is a folder; name a file in it.")
+  try:
+    descriptor, temporary = tempfile.mkstemp(
+      prefix=f".{path.name}.", dir=path.parent
+    )
+  except OSError as error:
+    raise errors.UserError(
+      f"{path} cannot be written ({error.strerror}); make its folder "
+      f"{path.parent}, or give this user write permission on it."
+    ) from error
+  try:
+    with os.fdopen(descriptor, "wb") as file:
+      write(file)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  except BaseException:
+    pathlib.Path(temporary).unlink(missing_ok=True)
+    raise

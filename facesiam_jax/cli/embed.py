@@ -1,0 +1,70 @@
+"""`facesiam embed`: the embeddings of photos, as a file."""
+
+import pathlib
+
+from absl import flags
+
+from facesiam_jax import errors
+from facesiam_jax.cli import common
+
+HELP = "Write the embeddings of photos to a file."
+USAGE = "facesiam embed --bundle=DIR --out=FILE.npz [flags] PHOTOS/ | PHOTO..."
+
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+  """Defines the verb's flags."""
+  common.define_bundle(flag_values)
+  common.define_cropped(flag_values)
+  flags.DEFINE_string(
+    "out",
+    None,
+    "The file to write: arrays embeddings float32 [N, D], paths [N] and the "
+    "bundle's fingerprint, for numpy.load. Required.",
+    required=True,
+    flag_values=flag_values,
+  )
+
+
+def _photos_below(folder: pathlib.Path) -> list[pathlib.Path]:
+  from facesiam_jax.faces import photo
+
+  found = sorted(
+    path
+    for path in folder.rglob("*")
+    if path.suffix.lower() in photo.SUFFIXES
+    and path.is_file()
+    and not any(p.startswith(".") for p in path.relative_to(folder).parts)
+  )
+  if not found:
+    raise errors.UserError(
+      f"{folder} holds no image ({', '.join(photo.SUFFIXES)}); name another "
+      "folder."
+    )
+  return found
+
+
+def run(flag_values: flags.FlagValues, args: list[str]) -> int:
+  """Embeds photos, and all those below folders, in sorted order."""
+  if not args:
+    raise common.UsageError("give a folder of photos, or photos.")
+  import numpy as np
+
+  from facesiam_jax import bundle as bundle_lib
+
+  bundle = bundle_lib.load(flag_values.bundle)
+  paths: list[pathlib.Path] = []
+  for path in map(pathlib.Path, args):
+    paths += _photos_below(path) if path.is_dir() else [path]
+  faces = common.load_faces(paths, bundle, cropped=flag_values.cropped)
+  embeddings = bundle.embed(faces)
+  common.write_file(
+    flag_values.out,
+    lambda file: np.savez(
+      file,
+      embeddings=embeddings,
+      paths=np.array([str(path) for path in paths], np.str_),
+      fingerprint=np.array(bundle.fingerprint),
+    ),
+  )
+  print(f"Wrote {len(paths)} embeddings to {flag_values.out}.")
+  return 0

@@ -1,0 +1,166 @@
+"""Measures a model bundle on people it has never seen; writes the report."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from facesiam_jax import bundle as bundle_lib
+from facesiam_jax import errors
+from facesiam_jax.data import sets
+from facesiam_jax.evaluation import protocols
+from facesiam_jax.training import metric_writer
+
+# Share of a curve, at its end, that says where it came to rest.
+_TAIL = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+  """A bundle on the test people of its data set.
+
+  Attributes:
+    result: from `protocols.verification_report`.
+    similarity: logits of all pairs, float32 [N, N].
+    images: the test faces, uint8 [N, H, W, C].
+    identity_ids: int32 [N].
+    baselines: name -> similarity [N, N], on the same pairs.
+  """
+
+  result: dict[str, Any]
+  similarity: np.ndarray
+  images: np.ndarray
+  identity_ids: np.ndarray
+  baselines: dict[str, np.ndarray]
+
+
+def load_data(bundle: bundle_lib.Bundle) -> sets.DataSet:
+  """Returns the data set a bundle was trained on, split as it was then."""
+  config = ml_collections.ConfigDict(bundle.spec["config"])
+  return sets.load(config.dataset, image_size=config.image_size)
+
+
+def measure(bundle: bundle_lib.Bundle, data: sets.DataSet) -> Measured:
+  """Measures a bundle, raw pixels and eigenfaces on the same test pairs.
+
+  Args:
+    bundle: the recogniser.
+    data: its data set; the test people must not have been trained on.
+
+  Returns:
+    The measurements.
+
+  Raises:
+    errors.UserError: if there are fewer than two test people.
+  """
+  if len(data.test) < 2:
+    raise errors.UserError(
+      "the data set has fewer than two test people; give one that has more."
+    )
+  images, identity_ids = data.of(data.test)
+  train_images, _ = data.of(data.train + data.validation)
+  embeddings = bundle.embed(images)
+  similarity = bundle.logits_matrix(embeddings, embeddings)
+  return Measured(
+    result=protocols.verification_report(
+      similarity, identity_ids, bundle.threshold
+    ),
+    similarity=similarity,
+    images=images,
+    identity_ids=identity_ids,
+    baselines={
+      "Raw pixels": protocols.raw_pixel_similarity(images),
+      "Eigenfaces": protocols.pca_similarity(train_images, images),
+    },
+  )
+
+
+def training_curves(
+  workdir: str | os.PathLike[str],
+) -> dict[str, tuple[list[float], list[float]]] | None:
+  """Returns a run's curves of loss and accuracy by step, None if it has none.
+
+  Args:
+    workdir: the run's directory.
+
+  Returns:
+    "training_loss", "validation_accuracy", ... -> (steps, values).
+  """
+  curves: dict[str, tuple[list[float], list[float]]] = {}
+  labels = {"train": "training", "validation": "validation"}
+  for row in metric_writer.read_metrics(workdir):
+    for name in ("loss", "accuracy"):
+      series = curves.setdefault(f"{labels[row['split']]}_{name}", ([], []))
+      series[0].append(row["step"])
+      series[1].append(row[name])
+  return curves or None
+
+
+def flattens_at(steps: list[float], losses: list[float]) -> float | None:
+  """Returns from which step on a loss no longer falls.
+
+  That is the first step after which the loss, smoothed over a tenth of the
+  curve, stays within one standard deviation of the last fifth of it.
+
+  Args:
+    steps: where the loss was measured.
+    losses: its values.
+
+  Returns:
+    The step; None for fewer than 20 points, or if it falls to the end.
+  """
+  if len(losses) < 20:
+    return None
+  values = np.asarray(losses, np.float64)
+  width = max(1, len(values) // 10)
+  smooth = np.convolve(values, np.ones(width) / width, mode="valid")
+  tail = values[-int(len(values) * _TAIL) :]
+  above = np.flatnonzero(smooth > tail.mean() + tail.std())
+  first = above[-1] + 1 if above.size else 0
+  if first >= len(smooth) - 1:
+    return None
+  return float(steps[first + width // 2])
+
+
+def write(
+  out_dir: str | os.PathLike[str],
+  bundle: bundle_lib.Bundle,
+  measured: Measured,
+  *,
+  workdir: str | os.PathLike[str] | None = None,
+) -> pathlib.Path:
+  """Writes the report of a measurement.
+
+  Args:
+    out_dir: where metrics.json, the pictures and report.html go.
+    bundle: what was measured.
+    measured: from `measure`.
+    workdir: the run, for its curves; None leaves them out.
+
+  Returns:
+    The path of report.html.
+  """
+  # Loads matplotlib and Jinja2, which measuring alone does not need.
+  from facesiam_jax.evaluation import report
+
+  baselines = {}
+  for name, similarity in measured.baselines.items():
+    result = protocols.verification_report(
+      similarity, measured.identity_ids, None
+    )
+    baselines[name] = report.System(similarity=similarity, result=result)
+  return report.write_report(
+    out_dir,
+    measured.result,
+    similarity=measured.similarity,
+    identity_ids=measured.identity_ids,
+    images=measured.images,
+    curves=None if workdir is None else training_curves(workdir),
+    curves_unit="step",
+    baselines=baselines,
+    settings=bundle.spec["config"],
+    fingerprint=bundle.fingerprint,
+  )

@@ -1,0 +1,416 @@
+"""Writes an evaluation to disk: numbers, pictures and one HTML page.
+
+The page is self-contained (its pictures are inlined, nothing is loaded from
+elsewhere), so it can be mailed or archived as a single file.
+"""
+
+import base64
+import errno
+import json
+import os
+import pathlib
+import uuid
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+from numpy.typing import ArrayLike
+
+from facesiam_jax import errors
+from facesiam_jax.evaluation import face_figures, figures, protocols
+
+PAGE = "report.html"
+METRICS = "metrics.json"
+_OPTIONAL = {"curves.png", "pairs.png"}
+
+# Metric, its name on the page, and what it means in a sentence.
+_MEANINGS = (
+  (
+    "eer",
+    "Equal error rate (EER)",
+    "Error rate at the threshold where accepting strangers and rejecting the "
+    "right person are equally frequent, on the convex hull of the ROC curve.",
+  ),
+  (
+    "eer_raw",
+    "EER without the hull",
+    "The same, read off the ROC curve itself.",
+  ),
+  (
+    "auc",
+    "Area under the ROC curve",
+    "Chance that a pair of the same person scores above a pair of different "
+    "people; 50% is guessing.",
+  ),
+  (
+    "tar_at_far_0.01",
+    "TAR at FAR 1%",
+    "Share of same-person pairs accepted when at most 1 in 100 pairs of "
+    "different people is.",
+  ),
+  (
+    "tar_at_far_0.1",
+    "TAR at FAR 10%",
+    "The same when at most 1 in 10 pairs of different people is accepted.",
+  ),
+  (
+    "one_shot_accuracy",
+    "One-shot accuracy",
+    "Share of images whose own person scores highest when each person is known "
+    "by one random image.",
+  ),
+  (
+    "fmr",
+    "False match rate (FMR)",
+    "Share of pairs of different people accepted at the decision threshold.",
+  ),
+  (
+    "fnmr",
+    "False non-match rate (FNMR)",
+    "Share of pairs of the same person rejected at the decision threshold.",
+  ),
+  (
+    "accuracy",
+    "Accuracy",
+    "Share of right decisions over all pairs; most pairs are of different "
+    "people, so always saying no scores high here too.",
+  ),
+  (
+    "balanced_accuracy",
+    "Balanced accuracy",
+    "The same with both kinds of pair weighted equally; 50% is guessing.",
+  ),
+)
+_HEADLINES = ("eer", "one_shot_accuracy", "tar_at_far_0.01", "fmr", "fnmr")
+_COMPARED = ("eer", "auc", "tar_at_far_0.01", "one_shot_accuracy")
+
+
+class System(NamedTuple):
+  """Another way to score the same pairs, for comparison.
+
+  Attributes:
+    similarity: float [N, N] over the same images.
+    result: its `verification_report`.
+  """
+
+  similarity: ArrayLike
+  result: Mapping[str, Any]
+
+
+class Picture(NamedTuple):
+  """A picture of the page.
+
+  Attributes:
+    name: of the file, without .png.
+    title: heading on the page.
+    caption: one or two sentences under it.
+    png: the bytes of the file.
+  """
+
+  name: str
+  title: str
+  caption: str
+  png: bytes
+
+
+def write_report(
+  out_dir: str | os.PathLike[str],
+  result: Mapping[str, Any],
+  *,
+  similarity: ArrayLike,
+  identity_ids: ArrayLike,
+  images: ArrayLike | None = None,
+  curves: Mapping[str, figures.Series] | None = None,
+  curves_unit: str = "epoch",
+  samples: Sequence[protocols.SamplePair] | None = None,
+  baselines: Mapping[str, System] | None = None,
+  spread: Mapping[str, Mapping[str, float | None]] | None = None,
+  settings: Mapping[str, Any] | None = None,
+  fingerprint: str | None = None,
+  title: str = "Face verification report",
+  name: str = "This network",
+  extra: Sequence[Picture] = (),
+) -> pathlib.Path:
+  """Writes metrics.json, the pictures as PNG, and a self-contained report.html.
+
+  All files are first written under temporary names in `out_dir` and renamed
+  only once the last is safe on disk, report.html last of all; where that fails
+  (no space left) the previous report stays as it was.
+
+  Args:
+    out_dir: directory, made if absent.
+    result: from `facesiam_jax.evaluation.verification_report`.
+    similarity: what `result` was measured on, float [N, N].
+    identity_ids: person of each image, int [N].
+    images: faces, uint8 [N, H, W] or [N, H, W, C], for the sample pairs; None
+      leaves pairs.png out.
+    curves: "training_loss", "validation_loss", "training_accuracy",
+      "validation_accuracy" -> (positions, values); None leaves curves.png out.
+    curves_unit: of the positions, "epoch" or "step".
+    samples: pairs to show; None chooses them by `sample_pairs`.
+    baselines: name -> System, drawn and tabulated beside the network.
+    spread: from `facesiam_jax.evaluation.summarise`, over folds and seeds.
+    settings: of the bundle, printed as a table; nested mappings are flattened.
+    fingerprint: of the bundle, hex.
+    title: of the page.
+    name: of the system reported on, in the pictures and tables.
+    extra: further pictures for the page.
+
+  Returns:
+    The path of report.html.
+
+  Raises:
+    ValueError: if the arrays do not agree, or a number is NaN or infinite.
+    errors.UserError: if the directory cannot be written.
+
+  Degenerate input: without a threshold in `result` the pictures have no
+  threshold, and sample pairs are left out.
+  """
+  pairs = protocols.all_pairs(identity_ids)
+  systems = {name: (np.asarray(similarity)[pairs.i, pairs.j], pairs.same)}
+  for other, system in (baselines or {}).items():
+    scores = np.asarray(system.similarity)[pairs.i, pairs.j]
+    systems[other] = (scores, pairs.same)
+  threshold = result["threshold_logit"]
+  pictures = _score_pictures(systems, threshold)
+  if curves:
+    pictures.append(_curves_picture(curves, curves_unit))
+  if images is not None and threshold is not None:
+    if samples is None:
+      samples = protocols.sample_pairs(similarity, identity_ids, threshold)
+    pictures.append(_pairs_picture(images, samples, threshold))
+  pictures += extra
+  metrics = dict(
+    result, fingerprint=fingerprint, settings=_plain(settings or {})
+  )
+  if spread is not None:
+    metrics["spread"] = _plain(spread)
+  if baselines:
+    metrics["baselines"] = {n: dict(s.result) for n, s in baselines.items()}
+  files = {f"{picture.name}.png": picture.png for picture in pictures}
+  text = json.dumps(metrics, indent=2, sort_keys=True, allow_nan=False)
+  files[METRICS] = (text + "\n").encode()
+  page = _render(metrics, pictures, title, name)
+  files[PAGE] = page.encode()
+  _write_all(pathlib.Path(out_dir), files)
+  return pathlib.Path(out_dir) / PAGE
+
+
+def _score_pictures(
+  systems: Mapping[str, figures.Scored], threshold: float | None
+) -> list[Picture]:
+  scores, same = next(iter(systems.values()))
+  drawn = (
+    (
+      "scores",
+      "Scores",
+      "How same-person and different-person pairs score. The less the two "
+      "overlap, the better; the dashed line is the decision threshold.",
+      figures.scores_figure(scores, same, threshold=threshold),
+    ),
+    (
+      "roc",
+      "ROC curve",
+      "Every trade-off the scores allow between accepting the right person "
+      "(up) and accepting strangers (right). On the grey line both error rates "
+      "are equal.",
+      figures.roc_figure(systems, threshold=threshold),
+    ),
+    (
+      "det",
+      "DET curve",
+      "The two error rates against each other on normal-deviate axes, which "
+      "spread out the small rates. Lower left is better.",
+      figures.det_figure(systems, threshold=threshold),
+    ),
+  )
+  return [
+    Picture(name, title, caption, figures.png_bytes(figure))
+    for name, title, caption, figure in drawn
+  ]
+
+
+def _curves_picture(curves: Mapping[str, figures.Series], unit: str) -> Picture:
+  return Picture(
+    "curves",
+    "Training",
+    "Loss and accuracy during training. Validation people do not occur in "
+    "training; a growing gap between the lines is over-fitting.",
+    figures.png_bytes(figures.curves_figure(curves, unit=unit)),
+  )
+
+
+def _pairs_picture(
+  images: ArrayLike, samples: Sequence[protocols.SamplePair], threshold: float
+) -> Picture:
+  return Picture(
+    "pairs",
+    "Sample pairs",
+    "Right decisions drawn at random, and the worst errors of each kind, each "
+    "two people at most once. Under each pair: its score and the threshold.",
+    figures.png_bytes(
+      face_figures.pairs_figure(images, samples, threshold=threshold)
+    ),
+  )
+
+
+def _render(
+  metrics: Mapping[str, Any],
+  pictures: Sequence[Picture],
+  title: str,
+  name: str,
+) -> str:
+  environment = jinja2.Environment(
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  source = resources.files("facesiam_jax.evaluation") / "template.html"
+  template = environment.from_string(source.read_text(encoding="utf-8"))
+  rows = [
+    _row(metrics, *meaning)
+    for meaning in _MEANINGS
+    if metrics.get(meaning[0]) is not None
+  ]
+  by_key = {row["key"]: row for row in rows}
+  return template.render(
+    title=title,
+    metrics=metrics,
+    threshold=_threshold_text(metrics),
+    headlines=[by_key[key] for key in _HEADLINES if key in by_key],
+    rows=rows,
+    comparison=_comparison(metrics, name),
+    settings=_flat(metrics["settings"]),
+    pictures=[
+      {
+        "name": picture.name,
+        "title": picture.title,
+        "caption": picture.caption,
+        "data": base64.b64encode(picture.png).decode(),
+      }
+      for picture in pictures
+    ],
+  )
+
+
+def _threshold_text(metrics: Mapping[str, Any]) -> str | None:
+  threshold = metrics["threshold_logit"]
+  return None if threshold is None else figures.number(threshold)
+
+
+def _row(
+  metrics: Mapping[str, Any], key: str, label: str, meaning: str
+) -> dict[str, Any]:
+  """One line of the summary table."""
+  interval = (metrics["interval"] or {}).get(key)
+  spread = metrics.get("spread", {}).get(key)
+  return {
+    "key": key,
+    "label": label,
+    "meaning": meaning,
+    "value": _percent(metrics[key]),
+    "count": _count_text(metrics["counts"].get(key, {})),
+    "interval": None if interval is None else _range(*interval),
+    "spread": None if spread is None else _spread_text(spread),
+  }
+
+
+def _percent(share: float) -> str:
+  """A share as a percentage, with enough digits to tell a rare error from 0."""
+  rare = min(share, 1 - share)
+  digits = 1 if rare == 0 or rare >= 0.01 else 2 if rare >= 0.001 else 3
+  return f"{share:.{digits}%}"
+
+
+def _range(low: float, high: float) -> str:
+  return f"{_percent(low)} to {_percent(high)}"
+
+
+def _spread_text(spread: Mapping[str, float]) -> str:
+  text = _percent(spread["mean"])
+  if spread["sd"] is not None:
+    text += f" \N{PLUS-MINUS SIGN} {spread['sd']:.1%}"
+  return f"{text} ({_range(spread['min'], spread['max'])})"
+
+
+def _count_text(counts: Mapping[str, int]) -> str:
+  if "count" in counts:
+    return f"{counts['count']:,} of {counts['of']:,}"
+  if "genuine" in counts:
+    return f"{counts['genuine']:,} + {counts['impostor']:,} pairs"
+  return ""
+
+
+def _comparison(metrics: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+  """The table of the network beside its baselines."""
+  if "baselines" not in metrics:
+    return None
+  labels = {key: label for key, label, _ in _MEANINGS}
+  systems = {name: metrics, **metrics["baselines"]}
+  return {
+    "labels": [labels[key] for key in _COMPARED],
+    "rows": [
+      (system, [_percent(result[key]) for key in _COMPARED])
+      for system, result in systems.items()
+    ],
+  }
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[Any]:
+  """Nested settings as (dotted name, text) lines."""
+  lines: list[Any] = []
+  for key, value in settings.items():
+    if isinstance(value, dict) and value:
+      lines += _flat(value, f"{prefix}{key}.")
+    else:
+      text = value if isinstance(value, str) else json.dumps(value)
+      lines.append((f"{prefix}{key}", text))
+  return lines
+
+
+def _plain(value: Any) -> Any:
+  """Settings as JSON holds them; what JSON does not know becomes text."""
+  if isinstance(value, Mapping):
+    return {str(key): _plain(item) for key, item in value.items()}
+  if isinstance(value, list | tuple):
+    return [_plain(item) for item in value]
+  if isinstance(value, np.generic | np.ndarray):
+    return value.tolist()
+  if value is None or isinstance(value, str | bool | int | float):
+    return value
+  return str(value)
+
+
+def _write_all(out_dir: pathlib.Path, files: Mapping[str, bytes]) -> None:
+  """Writes all files or none; the last of `files` is renamed last."""
+  mark = f".{uuid.uuid4().hex}.tmp"
+  try:
+    out_dir.mkdir(parents=True, exist_ok=True)
+    try:
+      for name, content in files.items():
+        _write_and_sync(out_dir / f".{name}{mark}", content)
+      for name in files:
+        os.replace(out_dir / f".{name}{mark}", out_dir / name)
+      # Pictures that only the previous report had would contradict this one.
+      for name in _OPTIONAL - files.keys():
+        (out_dir / name).unlink(missing_ok=True)
+    finally:
+      for left in out_dir.glob(f".*{mark}"):
+        left.unlink(missing_ok=True)
+  except OSError as error:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    mend = "free some space there or choose" if full else "choose"
+    raise errors.UserError(
+      f"Cannot write the report to {out_dir}: {error.strerror or error}; "
+      f"{mend} another directory."
+    ) from error
+
+
+def _write_and_sync(path: pathlib.Path, content: bytes) -> None:
+  with path.open("wb") as file:
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())

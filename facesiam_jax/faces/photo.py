@@ -1,0 +1,257 @@
+"""Reads photos from files and cuts the one face out of each.
+
+Everything that can be wrong with a user's file is told here as a `UserError` of
+one sentence that names the file and the mend.
+"""
+
+import os
+import pathlib
+import warnings
+
+import cv2
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+
+from facesiam_jax import errors
+from facesiam_jax.faces import detect, framing
+
+SUFFIXES = (
+  ".bmp",
+  ".gif",
+  ".jpeg",
+  ".jpg",
+  ".pgm",
+  ".png",
+  ".pnm",
+  ".ppm",
+  ".tif",
+  ".tiff",
+  ".webp",
+)
+
+# Pillow knows more formats; some of them call other programs.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+# A cropped face may be this much longer than wide, or the reverse.
+_MAX_ASPECT = 1.1
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+  """Returns the pixels of an image file, turned upright as its EXIF says.
+
+  16-bit values are divided by 257; a palette becomes colours; what is
+  transparent is laid on white; of an animation the first frame is taken.
+
+  Args:
+    path: a JPEG, PNG, WebP, BMP, GIF, TIFF, PGM or PPM file.
+
+  Returns:
+    uint8 [H, W] for a grey file, uint8 [H, W, 3] (RGB) for any other.
+
+  Raises:
+    UserError: if the file is missing, a folder, empty, unreadable, damaged, too
+      large or no image.
+  """
+  path = pathlib.Path(path)
+  _check_file(path)
+  try:
+    with warnings.catch_warnings():
+      # Pillow also warns about odd metadata, which is harmless here.
+      warnings.simplefilter("ignore")
+      warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+      with PIL.Image.open(path, formats=_FORMATS) as image:
+        image.load()
+        return _to_uint8(PIL.ImageOps.exif_transpose(image))
+  except PermissionError as error:
+    raise errors.UserError(
+      f"{path} cannot be read: give yourself permission with"
+      f" `chmod u+r {path}`."
+    ) from error
+  except (
+    PIL.Image.DecompressionBombWarning,
+    PIL.Image.DecompressionBombError,
+    MemoryError,
+  ) as error:
+    limit = (PIL.Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
+    raise errors.UserError(
+      f"{path} has too many pixels to be opened safely (more than {limit}"
+      " million): scale it down first."
+    ) from error
+  except PIL.UnidentifiedImageError as error:
+    raise errors.UserError(
+      f"{path} is not an image of a known format: give a JPEG, PNG, WebP, BMP,"
+      " TIFF, GIF, PGM or PPM file."
+    ) from error
+  # A decoder meets a damaged file in its own way: OSError, SyntaxError,
+  # ValueError, struct.error, zlib.error and more.
+  except Exception as error:
+    problem = " ".join(str(error).split())
+    raise errors.UserError(
+      f"{path} is damaged or cut short ({problem}): copy or export it again."
+    ) from error
+
+
+def load_face(
+  path: str | os.PathLike[str], *, size: int = 64, cropped: bool = False
+) -> np.ndarray:
+  """Returns the one face of a photo in the framing of the training faces.
+
+  The photo is made grey (0.299 R + 0.587 G + 0.114 B), its face and eyes are
+  found and it is cut out as `framing.align` says. Faces less than half as wide
+  as the widest are taken for bystanders.
+
+  Args:
+    path: the photo.
+    size: side of the result in pixels.
+    cropped: the file is such a face already: it is only made grey and scaled.
+
+  Returns:
+    uint8 [size, size, 1].
+
+  Raises:
+    UserError: as `read_image` does, if no face or several are found, or if a
+      cropped face is not about square.
+  """
+  gray = to_gray(read_image(path))
+  if cropped:
+    return _resize(path, gray, size)[..., None]
+  faces = detect.find_faces(gray)
+  if not faces:
+    raise errors.UserError(
+      f"No face was found in {path}: give another photo, upright and from the"
+      " front, or an already cropped face with --cropped."
+    )
+  if len(faces) > 1:
+    raise errors.UserError(
+      f"{len(faces)} faces of like size were found in {path}: give a photo of"
+      " one person, or cut out the one that is meant."
+    )
+  eyes = detect.find_eyes(gray, faces[0])
+  return framing.align(gray, eyes, size=size)[..., None]
+
+
+def list_people(
+  folder: str | os.PathLike[str],
+) -> dict[str, list[pathlib.Path]]:
+  """Returns the images of each person in PEOPLE/<name>/<image>.
+
+  Hidden files and files with other suffixes than `SUFFIXES` are passed over.
+
+  Args:
+    folder: holds one folder a person; the folder's name is the person's.
+
+  Returns:
+    Name to image files, both in sorted order.
+
+  Raises:
+    UserError: if the folder is missing, holds no folder, or if a person has no
+      image.
+  """
+  folder = pathlib.Path(folder)
+  if not folder.is_dir():
+    problem = "is not a folder" if folder.exists() else "does not exist"
+    raise errors.UserError(
+      f"{folder} {problem}: give a folder with one sub-folder of photos a"
+      " person."
+    )
+  people = {
+    entry.name: _images_in(entry)
+    for entry in _visible(folder)
+    if entry.is_dir()
+  }
+  if not people:
+    raise errors.UserError(
+      f"{folder} holds no sub-folder: put the photos of each person into"
+      f" {folder}/<name>/, or name one person with --name."
+    )
+  for name, images in people.items():
+    if not images:
+      raise errors.UserError(
+        f"{folder / name} holds no image: put photos of {name} into it"
+        f" ({', '.join(SUFFIXES)}), or remove it."
+      )
+  return people
+
+
+def to_gray(pixels: np.ndarray) -> np.ndarray:
+  """Makes RGB pixels grey by 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601).
+
+  Args:
+    pixels: uint8 [H, W] or [H, W, 3].
+
+  Returns:
+    uint8 [H, W]; grey pixels as they are.
+  """
+  if pixels.ndim == 2:
+    return pixels
+  return np.asarray(PIL.Image.fromarray(pixels).convert("L"))
+
+
+def _check_file(path: pathlib.Path) -> None:
+  try:
+    if not path.exists():
+      raise errors.UserError(f"{path} does not exist: check the path.")
+    if path.is_dir():
+      raise errors.UserError(
+        f"{path} is a folder: give the image files in it, as {path}/*.jpg."
+      )
+    if not path.is_file():
+      # A pipe would wait for ever.
+      raise errors.UserError(f"{path} is no file: give an image file.")
+    if not path.stat().st_size:
+      raise errors.UserError(f"{path} is empty (0 bytes): copy it again.")
+  except OSError as error:
+    raise errors.UserError(
+      f"{path} cannot be read ({error.strerror}): check the path and its"
+      " permissions."
+    ) from error
+
+
+def _to_uint8(image: PIL.Image.Image) -> np.ndarray:
+  """Returns the pixels of an upright Pillow image of any mode."""
+  if image.mode in ("1", "L"):
+    return np.asarray(image.convert("L"))
+  if image.mode.startswith("I"):
+    wide = np.asarray(image, np.int64)
+    return np.clip((wide + 128) // 257, 0, 255).astype(np.uint8)
+  if image.mode == "F":
+    raise ValueError("its pixels are floating-point numbers without a range")
+  if image.has_transparency_data:
+    colours = image.convert("RGBA")
+    white = PIL.Image.new("RGBA", colours.size, "white")
+    image = PIL.Image.alpha_composite(white, colours)
+  return np.asarray(image.convert("RGB"))
+
+
+def _resize(
+  path: str | os.PathLike[str], gray: np.ndarray, size: int
+) -> np.ndarray:
+  height, width = gray.shape
+  if max(height, width) > _MAX_ASPECT * min(height, width):
+    raise errors.UserError(
+      f"{path} is {width}x{height} pixels, but --cropped expects a square"
+      " picture of the face alone: cut it square, or leave --cropped away to"
+      " have the face found."
+    )
+  reduced = min(height, width) >= size
+  method = cv2.INTER_AREA if reduced else cv2.INTER_CUBIC
+  return cv2.resize(gray, (size, size), interpolation=method)
+
+
+def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
+  try:
+    entries = sorted(folder.iterdir())
+  except OSError as error:
+    raise errors.UserError(
+      f"{folder} cannot be read ({error.strerror}): check its permissions."
+    ) from error
+  return [entry for entry in entries if not entry.name.startswith(".")]
+
+
+def _images_in(folder: pathlib.Path) -> list[pathlib.Path]:
+  return [
+    entry
+    for entry in _visible(folder)
+    if entry.suffix.lower() in SUFFIXES and entry.is_file()
+  ]

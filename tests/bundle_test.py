@@ -1,0 +1,174 @@
+"""Tests of facesiam_jax.bundle."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+import facesiam_jax
+from facesiam_jax import bundle as bundle_lib
+from facesiam_jax import errors
+from facesiam_jax.training import loop
+
+
+def _save(folder, objective="pair_bce", **changes):
+  config = tiny.config(objective, **changes)
+  recipe = loop.make_recipe(config)
+  state = loop.init_state(recipe, (16, 16, 1))
+  spec = {
+    "encoder": config.encoder.to_dict(),
+    "head": config.head.to_dict(),
+    "metric": recipe.head.metric,
+    "input": {"size": 16, "channels": 1, "framing": "olivetti"},
+    "standardize": config.standardize.to_dict(),
+    "views": config.views.to_dict(),
+    "dim": 10,
+    "thresholds": {"eer": {"logit": 0.25}, "fmr_0.01": {"logit": 1.5}},
+    "default_threshold": "fmr_0.01",
+    "calibration": {},
+    "config": config.to_dict(),
+  }
+  params = state.eval_params
+  variables = {
+    "encoder": {"params": params["encoder"]},
+    "head": {"params": params["head"]},
+  }
+  return bundle_lib.save(folder, spec, jax.device_get(variables))
+
+
+@pytest.fixture(params=["pair_bce", "supcon"])
+def bundle(request, tmp_path):
+  return _save(tmp_path / "bundle", request.param)
+
+
+def test_loaded_is_what_was_saved(bundle, tmp_path):
+  loaded = facesiam_jax.load(tmp_path / "bundle")
+  assert loaded.fingerprint == bundle.fingerprint
+  assert loaded.threshold == 1.5 and loaded.input_size == (16, 16)
+  images = tiny.Faces().images
+  np.testing.assert_array_equal(loaded.embed(images), bundle.embed(images))
+
+
+def test_an_embedding_does_not_depend_on_its_company(bundle):
+  images = tiny.Faces().images
+  together = bundle.embed(images)
+  assert together.shape == (48, 10) and together.dtype == np.float32
+  alone = np.concatenate([bundle.embed(images[i : i + 1]) for i in range(48)])
+  np.testing.assert_array_equal(together, alone)
+  np.testing.assert_array_equal(bundle.embed(images[..., 0]), together)
+  assert bundle.embed(images[:0]).shape == (0, 10)
+  norms = np.linalg.norm(together, axis=1)
+  assert np.allclose(norms, 1, atol=1e-5) == (bundle.metric == "cosine")
+
+
+def test_logits_agree_however_they_are_asked_for(bundle):
+  e = bundle.embed(tiny.Faces().images[:9])
+  matrix = bundle.logits_matrix(e, e[:4])
+  rows = np.stack([bundle.logits(e, np.tile(e[j], (9, 1))) for j in range(4)])
+  np.testing.assert_allclose(matrix, rows.T, rtol=1e-5, atol=1e-5)
+  products = e.astype(np.float64) @ e[:4].T.astype(np.float64)
+  scores = products
+  if bundle.metric == "euclidean":
+    scores = -np.sum((e[:, None] - e[None, :4]).astype(np.float64) ** 2, -1)
+  np.testing.assert_allclose(
+    bundle.logits_from_scores(scores), matrix, rtol=1e-4, atol=1e-4
+  )
+  np.testing.assert_array_equal(
+    bundle.logits_matrix(e[2:3], e[:4])[0], matrix[2]
+  )
+  assert bundle.logits_matrix(e[:0], e).shape == (0, 9)
+
+
+def test_views_are_averaged(tmp_path):
+  plain = _save(tmp_path / "a", "supcon")
+  mirrored = _save(tmp_path / "b", "supcon", views__mirror=True)
+  images = tiny.Faces().images[:5]
+  mean = plain.embed(images) + plain.embed(images[:, :, ::-1])
+  mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+  np.testing.assert_allclose(mirrored.embed(images), mean, atol=1e-5)
+  np.testing.assert_allclose(
+    mirrored.embed(images), mirrored.embed(images[:, :, ::-1]), atol=1e-6
+  )
+  shifted = _save(tmp_path / "c", "supcon", views__shift=2)
+  assert not np.allclose(shifted.embed(images), plain.embed(images))
+  flat = np.full((1, 16, 16, 1), 90, np.uint8)
+  np.testing.assert_allclose(shifted.embed(flat), plain.embed(flat), atol=1e-5)
+
+
+def test_fingerprint_covers_what_decides_an_embedding(tmp_path):
+  first = _save(tmp_path / "a")
+  assert _save(tmp_path / "b").fingerprint == first.fingerprint
+  for change in (
+    {"seed": 1},
+    {"standardize__mean": 0.4},
+    {"views__mirror": True},
+    {"encoder__args": {"widths": (4, 6, 8), "dim": 10, "dropout": 0.1}},
+  ):
+    assert _save(tmp_path / "c", **change).fingerprint != first.fingerprint
+  other = first.spec | {"default_threshold": "eer"}
+  assert bundle_lib.Bundle(other, {}).fingerprint == first.fingerprint
+
+
+def test_saving_anew_replaces_the_old_weights(tmp_path):
+  _save(tmp_path / "a")
+  second = _save(tmp_path / "a", seed=1)
+  assert len(list((tmp_path / "a").iterdir())) == 2
+  assert bundle_lib.load(tmp_path / "a").fingerprint == second.fingerprint
+
+
+def test_a_failed_save_leaves_the_old_bundle(tmp_path, monkeypatch):
+  first = _save(tmp_path / "a")
+
+  def full(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr(np, "savez", full)
+  with pytest.raises(OSError, match="No space"):
+    _save(tmp_path / "a", seed=1)
+  monkeypatch.undo()
+  assert bundle_lib.load(tmp_path / "a").fingerprint == first.fingerprint
+  assert len(list((tmp_path / "a").iterdir())) == 2
+
+
+def test_bad_bundles_are_told_apart(tmp_path):
+  folder = tmp_path / "a"
+  with pytest.raises(errors.UserError, match="is not a model bundle"):
+    bundle_lib.load(folder)
+  _save(folder)
+  spec_path = folder / "bundle.json"
+  good = spec_path.read_text()
+  spec_path.write_text(json.dumps(json.loads(good) | {"version": 99}))
+  with pytest.raises(errors.UserError, match="bundle version 99"):
+    bundle_lib.load(folder)
+  spec_path.write_text(good[: len(good) // 2])
+  with pytest.raises(errors.UserError, match="damaged"):
+    bundle_lib.load(folder)
+  spec_path.write_text(good)
+  weights = next(folder.glob("weights-*.npz"))
+  data = bytearray(weights.read_bytes())
+  data[len(data) // 3] ^= 4
+  weights.write_bytes(data)
+  with pytest.raises(errors.UserError, match="damaged"):
+    bundle_lib.load(folder)
+  weights.unlink()
+  with pytest.raises(errors.UserError, match="is missing"):
+    bundle_lib.load(folder)
+
+
+def test_wrong_images_are_refused(bundle):
+  for bad in (
+    np.zeros((2, 16, 16), np.float32),
+    np.zeros((2, 8, 16), np.uint8),
+    np.zeros((16, 16), np.uint8),
+    np.zeros((2, 16, 16, 3), np.uint8),
+  ):
+    with pytest.raises(ValueError, match="images must be uint8"):
+      bundle.embed(bad)
+
+
+def test_probability_is_the_sigmoid():
+  np.testing.assert_allclose(
+    bundle_lib.probability([-1e4, 0.0, np.log(3.0), 1e4]), [0, 0.5, 0.75, 1]
+  )

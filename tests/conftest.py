@@ -1,0 +1,22 @@
+"""Eight CPU devices, strict ranks, and Olivetti faces for all tests."""
+
+import os
+
+# Before JAX starts: devices cannot be added later.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_num_cpu_devices", 8)
+# [B] against [B, 1] silently gives [B, B]: the classic bug of pair losses.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def devices() -> list[jax.Device]:
+  """The eight CPU devices."""
+  found = jax.devices("cpu")
+  assert len(found) == 8, "conftest must run before JAX starts"
+  return found

@@ -1,0 +1,101 @@
+"""Every command and every Python block of README.md is run."""
+
+import pathlib
+import re
+import shlex
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from facesiam_jax.cli import main
+from facesiam_jax.data import olivetti
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+# What a test adds to the training command: a few steps of a small network.
+SHORT = [
+  *("--config.num_steps=2", "--config.calibration.inner_steps=2"),
+  *("--config.log_every=1", "--config.eval_every=1"),
+  *("--config.checkpoint_every=1", "--config.calibration.target_fmr=0.5"),
+]
+
+
+def _blocks(language):
+  return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def _commands():
+  lines = "".join(_blocks("sh")).splitlines()
+  assert all(line.startswith("facesiam ") for line in lines), lines
+  return [shlex.split(line)[1:] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+  """A folder with photos as the README says they lie."""
+  folder = tmp_path_factory.mktemp("readme")
+  images = olivetti.read_source()
+  for person, name in enumerate(("Ada", "Grace")):
+    (folder / "PEOPLE" / name).mkdir(parents=True)
+    for number in range(2):
+      path = folder / "PEOPLE" / name / f"{number}.jpg"
+      Image.fromarray(images[person, number]).save(path, quality=95)
+  Image.fromarray(images[0, 4]).save(folder / "photo.jpg", quality=95)
+  Image.fromarray(images[1, 3]).save(folder / "other.jpg", quality=95)
+  return folder
+
+
+@pytest.mark.slow
+def test_commands_and_their_python_equivalent(place, monkeypatch, capsys):
+  monkeypatch.chdir(place)
+  monkeypatch.setenv("TFDS_DATA_DIR", str(place / "tfds"))
+  done = set()
+  for command in _commands():
+    if command[:2] == ["gallery", "--gallery=people.db"] and (
+      "remove" in command
+    ):
+      _run_python_of_photos()
+    more = SHORT if command[0] == "train" else []
+    assert main.main([*command, *more]) == 0, capsys.readouterr().err
+    done.add(command[0])
+  assert done == set(main.VERBS) - {"demo"}
+  assert (place / "answer.png").read_bytes().startswith(b"\x89PNG")
+  assert (place / "runs" / "olivetti" / "report" / "report.html").exists()
+  with np.load(place / "embeddings.npz") as file:
+    assert len(file["embeddings"]) == 4
+
+
+def _run_python_of_photos():
+  (code,) = [block for block in _blocks("python") if "load_face" in block]
+  names = {}
+  exec(compile(code, "README.md", "exec"), names)
+  assert {match.name for match in names["found"].matches} == {"Ada", "Grace"}
+
+
+def test_the_loss_example_learns():
+  (code,) = [block for block in _blocks("python") if "supcon" in block]
+  names = {}
+  exec(compile(code, "README.md", "exec"), names)
+  images = jax.random.normal(jax.random.key(0), (12, 20))
+  ids = jnp.arange(12) // 3
+  w = 0.1 * jax.random.normal(jax.random.key(1), (20, 8))
+  opt_state = names["optimizer"].init(w)
+  losses = []
+  for _ in range(20):
+    w, opt_state, loss = names["step"](w, opt_state, images, ids)
+    losses.append(float(loss))
+  assert losses[-1] < losses[0]
+
+
+def test_links_and_pictures_are_there():
+  for target in re.findall(r"\]\(([^)#]+)\)", README):
+    if "://" not in target:
+      assert (ROOT / target).exists(), target
+
+
+def test_every_recipe_is_listed():
+  for path in (ROOT / "configs").glob("[!_]*.py"):
+    assert f"configs/{path.name}" in README, path.name

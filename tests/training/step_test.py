@@ -1,0 +1,184 @@
+"""Tests of the training step: right, and the same on any number of devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+
+from facesiam_jax import augment, parallel, preprocess
+from facesiam_jax.data import resident
+from facesiam_jax.training import loop, objectives
+from facesiam_jax.training import step as step_lib
+
+OBJECTIVES = ("pair_bce", "supcon", "batch_hard_triplet")
+
+
+def _setup(objective, devices, **changes):
+  recipe = loop.make_recipe(tiny.config(objective, **changes))
+  split = tiny.split()
+  mesh = parallel.make_mesh(devices)
+  data = resident.make_resident(split.images, split.identity_ids)
+  state = loop.init_state(recipe, split.images.shape[1:])
+  return (
+    recipe,
+    mesh,
+    parallel.replicate(state, mesh),
+    parallel.replicate(data, mesh),
+  )
+
+
+def _run(objective, devices, num_steps, chunk=1, **changes):
+  recipe, mesh, state, data = _setup(objective, devices, **changes)
+  steps = step_lib.make_train_steps(recipe, mesh, chunk)
+  losses = []
+  for _ in range(num_steps // chunk):
+    state, metrics = steps(state, data)
+    losses.extend(np.asarray(metrics["loss"]))
+  return state, np.array(losses)
+
+
+def _plain_loss_and_grads(recipe, state, data):
+  """The same step on one device, with no mapping and no collective."""
+  draw_key, augment_key, dropout_key = recipe.keys(0)
+  rows = recipe.objective.draw(data.index, draw_key, jnp.int32(0))
+  positions = jnp.arange(len(rows))
+  ids = jnp.asarray(data.identity_ids)[rows]
+  images = preprocess.to_float(jnp.asarray(data.images)[rows])
+  images = augment.augment(images, augment_key, positions, **recipe.augment)
+  images = preprocess.standardize(images, **recipe.standardize)
+
+  def loss(params):
+    embeddings = recipe.encoder.apply(
+      {"params": params["encoder"]},
+      images,
+      train=True,
+      rows=positions,
+      rngs={"dropout": dropout_key},
+    )
+    batch = objectives.Embedded(embeddings, ids, positions, embeddings, ids)
+    terms = recipe.objective.terms(step_lib.apply_head(recipe, params), batch)
+    total = jnp.maximum(jnp.sum(terms.weights), 1.0)
+    return jnp.sum(terms.values * terms.weights) / total
+
+  return jax.jit(jax.value_and_grad(loss))(state.params)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_device_counts_agree_with_plain_gradients(devices, objective):
+  """SGD at rate 1: the parameters move by exactly the gradient."""
+  fast = {"optimizer__learning_rate": 1.0, "optimizer__weight_decay": 0.0}
+  fast["optimizer__momentum"] = 0.0
+  recipe, _, state, _ = _setup(objective, devices[:1], **fast)
+  split = tiny.split()
+  data = resident.make_resident(split.images, split.identity_ids)
+  loss, grads = _plain_loss_and_grads(recipe, state, data)
+  norm = float(optax.tree.norm(grads))
+  assert norm > 1e-3
+  for count in (1, 2, 8):
+    before = _setup(objective, devices[:count], **fast)[2]
+    before = jax.device_get(before.params)
+    after, losses = _run(objective, devices[:count], 1, **fast)
+    np.testing.assert_allclose(losses[0], loss, rtol=1e-6)
+    moved = jax.tree.map(lambda a, b: a - np.asarray(b), before, after.params)
+    difference = jax.tree.map(lambda a, b: a - b, moved, grads)
+    # The parameters' own rounding, 6e-8 of their size, is in the difference.
+    assert float(optax.tree.norm(difference)) <= 1e-5 * max(norm, 1.0)
+
+
+def test_a_gradient_too_large_by_the_device_count_would_be_seen(devices):
+  """The comparison above rejects a forgotten or doubled collective."""
+  recipe, _, state, data = _setup("pair_bce", devices[:1])
+  _, grads = _plain_loss_and_grads(recipe, state, data)
+  norm = float(optax.tree.norm(grads))
+  wrong = jax.tree.map(lambda g: 2 * g, grads)
+  difference = jax.tree.map(lambda a, b: a - b, wrong, grads)
+  assert float(optax.tree.norm(difference)) > 1e-2 * norm
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_copies_are_identical_to_the_bit_after_three_steps(devices, objective):
+  state, _ = _run(objective, devices, 3, ema_decay=0.9)
+  for leaf in jax.tree.leaves(state):
+    copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+    assert len(copies) == 8
+    for copy in copies[1:]:
+      np.testing.assert_array_equal(copy, copies[0])
+
+
+def test_runs_are_repeatable_and_depend_on_the_seed(devices):
+  first, losses = _run("supcon", devices[:2], 3)
+  again, losses_again = _run("supcon", devices[:2], 3)
+  np.testing.assert_array_equal(losses, losses_again)
+  for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
+    np.testing.assert_array_equal(a, b)
+  _, other = _run("supcon", devices[:2], 3, seed=1)
+  assert np.any(other != losses)
+
+
+def test_several_steps_a_call_learn_the_same(devices):
+  _, one = _run("pair_bce", devices[:1], 4)
+  _, four = _run("pair_bce", devices[:1], 4, chunk=4)
+  np.testing.assert_allclose(four, one, rtol=1e-5)
+
+
+def test_moving_average_follows_the_formula(devices):
+  recipe, mesh, state, data = _setup("pair_bce", devices[:1], ema_decay=0.9)
+  steps = step_lib.make_train_steps(recipe, mesh, 1)
+  expected = jax.device_get(state.params)
+  for n in range(4):
+    state, _ = steps(state, data)
+    decay = min(0.9, (1 + n) / (10 + n))
+    expected = jax.tree.map(
+      lambda old, new, d=decay: d * old + (1 - d) * np.asarray(new),
+      expected,
+      state.params,
+    )
+  for a, b in zip(
+    jax.tree.leaves(expected), jax.tree.leaves(state.ema_params), strict=True
+  ):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+  assert state.eval_params is state.ema_params
+
+
+def test_no_host_work_and_no_recompilation_within_steps(devices):
+  recipe, mesh, state, data = _setup("supcon", devices[:2])
+  steps = step_lib.make_train_steps(recipe, mesh, 1)
+  jaxpr = str(jax.make_jaxpr(steps)(state, data))
+  assert "callback" not in jaxpr
+  state, _ = steps(state, data)
+  with jax.transfer_guard("disallow"):
+    for _ in range(3):
+      state, _ = steps(state, data)
+  assert steps._cache_size() == 1
+
+
+def test_learns_to_tell_the_tiny_people_apart(devices):
+  state, losses = _run(
+    "supcon",
+    devices[:1],
+    60,
+    optimizer__name="adamw",
+    optimizer__learning_rate=5e-3,
+    augment__rotation_deg=0.0,
+  )
+  assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
+  assert int(state.step) == 60
+
+
+def test_dropout_is_on_in_training(devices):
+  """Without it the loss of the first step is another."""
+  config = tiny.config("pair_bce")
+  recipe = loop.make_recipe(config)
+  with config.unlocked():
+    config.encoder.args = {**config.encoder.args.to_dict(), "dropout": 0.0}
+  without = loop.make_recipe(config)
+  assert recipe.encoder != without.encoder
+  split = tiny.split()
+  data = resident.make_resident(split.images, split.identity_ids)
+  state = loop.init_state(recipe, (16, 16, 1))
+  losses = [
+    float(_plain_loss_and_grads(r, state, data)[0]) for r in (recipe, without)
+  ]
+  assert losses[0] != losses[1]
