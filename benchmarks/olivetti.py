@@ -45,7 +45,7 @@ _METRICS = (
 
 
 def _config(recipe: str, fold: int, seed: int) -> Any:
-  from ml_collections import config_flags
+  from ml_collections.config_flags import config_flags
 
   from facesiam_jax.cli import train
 

@@ -16,7 +16,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.ema_decay = 0.98
     config.dataset.num_validation = 0
     config.encoder.name = "small_cnn"
-    config.encoder.args = {"dropout": 0.2, "shrink": 1, "stage_dropout": 0.0}
+    config.encoder.args = {
+      "widths": (16, 48, 96),
+      "dim": 128,
+      "shrink": 2,
+      "contrast_sigma": 0.0,
+    }
     config.objective.name = "supcon"
     config.objective.args = {
       "num_people": 16,
@@ -24,21 +29,24 @@ def get_config() -> ml_collections.ConfigDict:
       "temperature": 0.1,
     }
     config.standardize.kind = "per_image"
+    config.new_people.reshape = 0.1
+    config.new_people.shade = 0.3
+    config.glasses = 0.4
     config.augment.flip = 0.5
-    config.augment.rotation_deg = 12.0
+    config.augment.rotation_deg = 15.0
     config.augment.shear_deg = 8.0
     config.augment.scale = 0.12
-    config.augment.stretch = 0.06
-    config.augment.shift = 0.05
-    config.augment.gain = 0.3
+    config.augment.shift = 0.06
+    config.augment.gain = 0.2
     config.augment.offset = 0.1
-    config.augment.gradient = 0.3
-    config.augment.gamma = 0.3
-    config.augment.erase = 0.5
-    config.optimizer.learning_rate = 1e-3
+    config.augment.gradient = 0.4
+    config.augment.erase = 0.45
+    config.optimizer.learning_rate = 3e-3
     config.optimizer.warmup_steps = 20
-    config.optimizer.weight_decay = 0.05
+    config.optimizer.weight_decay = 0.01
+    config.optimizer.clip_norm = 2.0
     config.views.mirror = True
-    config.views.shift = 2
+    config.views.shift = 0.04
+    config.views.scale = 0.06
     config.calibration.kind = "cross_fit"
   return config

@@ -286,7 +286,9 @@ def people_times_images(
   people = jax.random.permutation(people_key, total)[:num_people]
   counts = index.counts[people][:, None]
   slots = jnp.arange(index.max_count)[None, :]
-  noise = jax.random.uniform(images_key, (num_people, index.max_count))
+  # Drawn flat: a draw in two dimensions takes XLA seconds to compile.
+  noise = jax.random.uniform(images_key, (num_people * index.max_count,))
+  noise = noise.reshape(num_people, index.max_count)
   # Slots past a person's last image sort behind all others.
   shuffled = jnp.argsort(jnp.where(slots < counts, noise, 2.0), axis=1)
   turn = jnp.arange(images_per_person)[None, :] % counts

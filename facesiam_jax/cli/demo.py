@@ -54,7 +54,7 @@ def _say(text: str) -> None:
 
 def _recipe(name: str, *, short: bool) -> Any:
   """Returns a recipe's config as `facesiam train --config=NAME` reads it."""
-  from ml_collections import config_flags
+  from ml_collections.config_flags import config_flags
 
   from facesiam_jax.cli import train
 

@@ -52,7 +52,7 @@ def find_recipe(name: str) -> str:
 
 def define_flags(flag_values: flags.FlagValues) -> None:
   """Defines the verb's flags."""
-  from ml_collections import config_flags
+  from ml_collections.config_flags import config_flags
 
   class RecipeParser(config_flags.ConfigFileFlagParser):
     """Also takes a recipe's name, and says which file cannot be read."""

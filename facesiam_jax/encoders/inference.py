@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from facesiam_jax import ops, preprocess
+from facesiam_jax import ops, preprocess, warping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,30 +24,31 @@ class Settings:
     normalize: True gives unit embeddings (for cosines), False leaves them as
       they come (for Euclidean distances).
     mirror: whether the mirrored face is embedded too and the two averaged.
-    shift: pixels; above 0, the face moved by that much in the four directions
-      is embedded too.
+    shift: fraction of the side; above 0, the face moved by that much in the
+      four directions is embedded too.
+    scale: above 0, the face enlarged and reduced by the factor 1 + scale is
+      embedded too.
   """
 
   standardize: dict[str, Any]
   normalize: bool
   mirror: bool = False
-  shift: int = 0
+  shift: float = 0.0
+  scale: float = 0.0
 
 
-def _shifted(images: jax.Array, shift: int) -> Iterator[jax.Array]:
-  """Yields the images and, if shift > 0, four moved copies, edges repeated."""
+def _moved(images: jax.Array, settings: Settings) -> Iterator[jax.Array]:
+  """Yields the images and the copies of them that the settings ask for."""
   yield images
-  if not shift:
-    return
-  height, width = images.shape[1:3]
-  pad = ((0, 0), (shift, shift), (shift, shift), (0, 0))
-  padded = jnp.pad(images, pad, mode="edge")
-  for top, left in ((0, 1), (1, 0), (1, 2), (2, 1)):
-    yield padded[
-      :,
-      top * shift : top * shift + height,
-      left * shift : left * shift + width,
-    ]
+  batch, height, width = images.shape[:3]
+  eye = jnp.broadcast_to(jnp.eye(2), (batch, 2, 2))
+  if settings.shift:
+    for y, x in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+      by = jnp.array([y * settings.shift * height, x * settings.shift * width])
+      yield warping.warp(images, eye, jnp.broadcast_to(by, (batch, 2)))
+  if settings.scale:
+    for factor in (1 + settings.scale, 1 / (1 + settings.scale)):
+      yield warping.warp(images, eye / factor, jnp.zeros((batch, 2)))
 
 
 def embed(
@@ -70,7 +71,7 @@ def embed(
     ValueError: if the images are not uint8 [B, H, W, C].
   """
   views = []
-  for view in _shifted(preprocess.to_float(images), settings.shift):
+  for view in _moved(preprocess.to_float(images), settings):
     views.append(view)
     if settings.mirror:
       views.append(view[:, :, ::-1])

@@ -120,7 +120,7 @@ class Conv(nn.Module):
   """
 
   features: int
-  kernel_size: Sequence[int] = (3, 3)
+  kernel_size: tuple[int, int] = (3, 3)
   strides: int | tuple[int, int] = 1
   padding: str | Padding = "SAME"
   use_bias: bool = True

@@ -69,6 +69,13 @@ def default_config() -> ml_collections.ConfigDict:
   ):
     c.augment[name] = 0.0
   c.augment.erase_probability = 0.5
+  # Strengths of facesiam_jax.augment.new_people, for P x K objectives: each
+  # person of a batch deformed and shaded in a way of their own.
+  c.new_people = ml_collections.ConfigDict()
+  c.new_people.reshape = 0.0
+  c.new_people.shade = 0.0
+  # Share of the faces that get drawn glasses (facesiam_jax.glasses).
+  c.glasses = 0.0
 
   c.optimizer = ml_collections.ConfigDict()
   c.optimizer.name = "adamw"
@@ -82,7 +89,9 @@ def default_config() -> ml_collections.ConfigDict:
   # Views of a face whose embeddings are averaged when it is recognised.
   c.views = ml_collections.ConfigDict()
   c.views.mirror = False
-  c.views.shift = 0
+  # Fractions of the side; 0 = off.
+  c.views.shift = 0.0
+  c.views.scale = 0.0
 
   c.calibration = ml_collections.ConfigDict()
   # "validation": on the validation people. "cross_fit": the training people
@@ -210,6 +219,14 @@ def validate(config: ml_collections.ConfigDict) -> None:
     "calibration.target_fmr",
     c.calibration.target_fmr,
     "in [0, 1)",
+  )
+  _require(0 <= c.glasses <= 1, "glasses", c.glasses, "in 0..1")
+  pairs = c.objective.name == "pair_bce"
+  _require(
+    not (pairs and (c.new_people.reshape or c.new_people.shade)),
+    "new_people",
+    c.new_people.to_dict(),
+    'all 0 with objective "pair_bce", whose pairs share people',
   )
   needs_people = kind == "validation" and c.dataset.num_validation < 2
   _require(

@@ -66,6 +66,8 @@ def make_recipe(config: ml_collections.ConfigDict) -> step_lib.Recipe:
       ),
       standardize=config.standardize.to_dict(),
       augment=config.augment.to_dict(),
+      new_people=config.new_people.to_dict(),
+      glasses=config.glasses,
       seed=config.seed,
       ema_decay=config.ema_decay,
     )
@@ -168,7 +170,7 @@ def make_measure(
     state -> {"loss", "accuracy"}.
   """
   embedder = make_embedder(
-    recipe, dataclasses.replace(settings, mirror=False, shift=0)
+    recipe, dataclasses.replace(settings, mirror=False, shift=0.0, scale=0.0)
   )
   data = resident.make_resident(validation.images, validation.identity_ids)
   key = jax.random.fold_in(jax.random.key(recipe.seed), _EVAL)

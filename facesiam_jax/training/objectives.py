@@ -58,6 +58,10 @@ class Objective(Protocol):
     """Rows that must stay on one device: 2 for pairs, else 1."""
 
   @property
+  def rows_per_person(self) -> int:
+    """Neighbouring rows that show one person: K of P x K, else 1."""
+
+  @property
   def trains_head(self) -> bool:
     """Whether the head's parameters take part in the loss."""
 
@@ -89,6 +93,7 @@ class PairBce:
   per_image: bool = True
 
   row_group = 2
+  rows_per_person = 1
   trains_head = True
 
   @property
@@ -143,6 +148,10 @@ class _PeopleTimesImages:
   @property
   def batch_rows(self) -> int:
     return self.num_people * self.images_per_person
+
+  @property
+  def rows_per_person(self) -> int:
+    return self.images_per_person
 
   def draw(
     self, index: sampling.IdentityIndex, seed_key: jax.Array, step: jax.Array

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from facesiam_jax import augment, parallel, preprocess
+from facesiam_jax import augment, glasses, parallel, preprocess
 from facesiam_jax.data import resident
 from facesiam_jax.training import objectives
 from facesiam_jax.training import state as state_lib
 
 # What a random number is for; folded into the step's key.
-_DRAW, _AUGMENT, _DROPOUT = range(3)
+_DRAW, _AUGMENT, _DROPOUT, _NEW_PEOPLE, _GLASSES = range(5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,9 @@ class Recipe:
     objective: what is drawn and minimised.
     optimizer: Optax transformation.
     standardize: arguments of `preprocess.standardize`.
-    augment: arguments of `augment.augment`; {} switches it off.
+    augment: arguments of `augment.augment`.
+    new_people: arguments of `augment.new_people`.
+    glasses: share of the faces that get drawn glasses, 0..1.
     seed: of every random draw.
     ema_decay: of the parameters' moving average, 0 = off.
   """
@@ -43,22 +45,51 @@ class Recipe:
   optimizer: optax.GradientTransformation
   standardize: dict[str, Any]
   augment: dict[str, Any]
+  new_people: dict[str, Any]
+  glasses: float
   seed: int
   ema_decay: float = 0.0
 
-  def keys(self, step: jax.Array | int) -> tuple[jax.Array, ...]:
-    """Returns the keys (draws, augmentation, dropout) of a step.
+  def draw_key(self) -> jax.Array:
+    """Returns the key of the draws, the same at every step.
 
-    The draw key is the same at every step: the objective folds the step in,
-    so that it can shuffle by epochs.
+    The objective folds the step in, so that it can shuffle by epochs.
     """
-    seed_key = jax.random.key(self.seed)
-    draw_key = jax.random.fold_in(seed_key, _DRAW)
-    augment_key, dropout_key = (
-      jax.random.fold_in(jax.random.fold_in(seed_key, purpose), step)
-      for purpose in (_AUGMENT, _DROPOUT)
-    )
-    return draw_key, augment_key, dropout_key
+    return jax.random.fold_in(jax.random.key(self.seed), _DRAW)
+
+  def step_key(self, purpose: int, step: jax.Array | int) -> jax.Array:
+    """Returns the key of a step for one purpose."""
+    key = jax.random.fold_in(jax.random.key(self.seed), purpose)
+    return jax.random.fold_in(key, step)
+
+
+def training_images(
+  recipe: Recipe, images: jax.Array, rows: jax.Array, step: jax.Array | int
+) -> jax.Array:
+  """Turns drawn faces into what the encoder is trained on.
+
+  Args:
+    recipe: the static parts.
+    images: the drawn faces, uint8 [b, H, W, C].
+    rows: their indices in the global batch, int32 [b].
+    step: number of the step.
+
+  Returns:
+    float32 [b, H, W, C]; row i depends on images[i], rows[i] and step alone.
+  """
+  key = lambda purpose: recipe.step_key(purpose, step)
+  pixels = preprocess.to_float(images)
+  pixels = augment.new_people(
+    pixels,
+    key(_NEW_PEOPLE),
+    rows // recipe.objective.rows_per_person,
+    **recipe.new_people,
+  )
+  pixels = glasses.draw_glasses(
+    pixels, key(_GLASSES), rows, probability=recipe.glasses
+  )
+  pixels = augment.augment(pixels, key(_AUGMENT), rows, **recipe.augment)
+  return preprocess.standardize(pixels, **recipe.standardize)
 
 
 def apply_head(recipe: Recipe, params: Any) -> Callable[..., jax.Array]:
@@ -139,15 +170,12 @@ def train_step(
     (state, metrics): the new state and the global batch's loss, accuracy and
     gradient norm, float32 scalars, all the same on every device.
   """
-  draw_key, augment_key, dropout_key = recipe.keys(state.step)
-  drawn = recipe.objective.draw(data.index, draw_key, state.step)
+  drawn = recipe.objective.draw(data.index, recipe.draw_key(), state.step)
   rows = parallel.own_rows(recipe.objective.batch_rows)
   own = drawn[rows]
   ids = data.identity_ids[own]
-  images = preprocess.to_float(data.images[own])
-  if recipe.augment:
-    images = augment.augment(images, augment_key, rows, **recipe.augment)
-  images = preprocess.standardize(images, **recipe.standardize)
+  images = training_images(recipe, data.images[own], rows, state.step)
+  dropout_key = recipe.step_key(_DROPOUT, state.step)
 
   def local_loss(params: Any) -> tuple[jax.Array, Any]:
     embeddings, batch_stats = _embed(

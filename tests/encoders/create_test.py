@@ -116,6 +116,23 @@ def test_local_contrast_equals_loops():
       cnn.local_contrast(jnp.ones((1, 6, 6, 1)), *arguments)
 
 
+def test_small_cnn_evens_contrast_only_when_asked():
+  faces = _faces(2, 32)
+  plain = cnn.SmallCNN(widths=(4,), dim=3)
+  variables = plain.init(jax.random.key(0), faces)
+  even = cnn.SmallCNN(widths=(4,), dim=3, contrast_sigma=2.0)
+  shrunk = nn.avg_pool(faces, (2, 2), (2, 2))
+  after = cnn.SmallCNN(widths=(4,), dim=3, shrink=1)
+  np.testing.assert_allclose(
+    even.apply(variables, faces),
+    after.apply(variables, cnn.local_contrast(shrunk, 2.0)),
+    atol=1e-5,
+  )
+  np.testing.assert_allclose(
+    plain.apply(variables, faces), after.apply(variables, shrunk), atol=1e-5
+  )
+
+
 def test_own_encoder_by_import_path():
   module = encoders.create(f"{__name__}:OneNumber", sizes=[7])
   assert module.sizes == (7,)

@@ -7,7 +7,7 @@ import optax
 import pytest
 import tiny
 
-from facesiam_jax import augment, parallel, preprocess
+from facesiam_jax import parallel
 from facesiam_jax.data import resident
 from facesiam_jax.training import loop, objectives
 from facesiam_jax.training import step as step_lib
@@ -41,13 +41,12 @@ def _run(objective, devices, num_steps, chunk=1, **changes):
 
 def _plain_loss_and_grads(recipe, state, data):
   """The same step on one device, with no mapping and no collective."""
-  draw_key, augment_key, dropout_key = recipe.keys(0)
-  rows = recipe.objective.draw(data.index, draw_key, jnp.int32(0))
+  rows = recipe.objective.draw(data.index, recipe.draw_key(), jnp.int32(0))
   positions = jnp.arange(len(rows))
   ids = jnp.asarray(data.identity_ids)[rows]
-  images = preprocess.to_float(jnp.asarray(data.images)[rows])
-  images = augment.augment(images, augment_key, positions, **recipe.augment)
-  images = preprocess.standardize(images, **recipe.standardize)
+  drawn = jnp.asarray(data.images)[rows]
+  images = step_lib.training_images(recipe, drawn, positions, 0)
+  dropout_key = recipe.step_key(step_lib._DROPOUT, 0)
 
   def loss(params):
     embeddings = recipe.encoder.apply(
