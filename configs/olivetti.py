@@ -31,7 +31,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.standardize.kind = "per_image"
     config.new_people.reshape = 0.1
     config.new_people.shade = 0.3
-    config.glasses = 0.4
+    config.glasses = 0.5
     config.augment.flip = 0.5
     config.augment.rotation_deg = 15.0
     config.augment.shear_deg = 8.0

@@ -7,14 +7,16 @@ distance, sigma(w d + b) with learned w < 0, binary cross-entropy; one genuine
 and one impostor pair for each image and epoch, 64 pairs a batch, 100 epochs.
 No augmentation. The article trains on all 40 people; here ten are held out,
 since only people the network has never seen say how well it recognises, and
-four of the other thirty draw the validation curve.
+six of the other thirty draw the validation curve and set the threshold. The
+article does not say how wide its layers are; 16, 32 and 64 channels train in a
+minute and a half on two cores.
 """
 
 import ml_collections
 
 from facesiam_jax.training import config as config_lib
 
-_TRAIN_IMAGES = 260  # 26 people x 10
+_TRAIN_IMAGES = 240  # 24 people x 10
 _PAIRS = 64
 _EPOCHS = 100
 
@@ -28,9 +30,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.log_every = 8
     config.eval_every = 8
     config.checkpoint_every = 200
-    config.dataset.num_validation = 4
+    config.dataset.num_validation = 6
     config.encoder.name = "article_cnn"
-    config.encoder.args = {"widths": (32, 64, 128), "dim": 128}
+    config.encoder.args = {"widths": (16, 32, 64), "dim": 128}
     config.head.name = "euclidean_logistic"
     config.objective.name = "pair_bce"
     config.objective.args = {"num_pairs": _PAIRS, "per_image": True}

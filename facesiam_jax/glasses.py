@@ -14,13 +14,13 @@ from jax.typing import ArrayLike
 # of the side of the face; the eyes are half a side apart.
 _RANGES = (
   (0.0, 1.0),  # whether there are glasses
-  (0.14, 0.21),  # half the width of a lens
-  (0.10, 0.16),  # half the height of a lens
-  (0.0, 0.05),  # how far below the pupil the lens is centred
+  (0.15, 0.24),  # half the width of a lens
+  (0.10, 0.19),  # half the height of a lens
+  (0.0, 0.06),  # how far below the pupil the lens is centred
   (-0.02, 0.02),  # sideways shift of the pair
   (2.0, 4.0),  # exponent of the outline: 2 an ellipse, 4 nearly a rectangle
   (0.008, 0.022),  # half the thickness of the rim
-  (0.0, 0.5),  # grey value of the rim
+  (0.0, 0.8),  # grey value of the rim
   (0.5, 1.0),  # opacity of the rim
   (0.8, 1.05),  # light that passes the lens
   (-0.06, 0.0),  # height of the bridge, from the lens's centre

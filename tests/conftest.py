@@ -6,6 +6,12 @@ import pathlib
 # Before JAX starts: devices cannot be added later.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Many tests compile the same tiny networks, in several processes: share them.
+os.environ.setdefault(
+  "JAX_COMPILATION_CACHE_DIR",
+  str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"),
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -13,12 +19,6 @@ import pytest  # noqa: E402
 jax.config.update("jax_num_cpu_devices", 8)
 # [B] against [B, 1] silently gives [B, B]: the classic bug of pair losses.
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Many tests compile the same tiny networks, in several processes: share them.
-jax.config.update(
-  "jax_compilation_cache_dir",
-  str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"),
-)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 @pytest.fixture(scope="session")

@@ -96,6 +96,12 @@ def _flag_sentence(
     name = error.flagname
     mend = _did_you_mean(name, list(flag_values), "--") or listing
     return f"there is no flag --{name}; {mend}"
+  field = re.search(r'Did you mean "(\S+?)" instead of "(\S+?)"', str(error))
+  if field:
+    right, wrong = field.groups()
+    return f"--config has no field {wrong}; did you mean {right}?"
+  if isinstance(error, (AttributeError, KeyError)):
+    return f"--config has no field {str(error).strip(chr(39) + chr(34))}."
   missing = re.search(r"--(\S+) must have a value other than None", str(error))
   if missing:
     return f"--{missing.group(1)} is required; {listing}"
@@ -155,6 +161,7 @@ def _run_verb(
   verb: str, module: Any, flag_values: flags.FlagValues, args: list[str]
 ) -> int:
   common.quiet(flag_values["verbosity"].value)
+  common.keep_compiled()
   # Libraries that read absl's own flags refuse to before they are parsed.
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()

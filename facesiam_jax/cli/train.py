@@ -72,8 +72,8 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     "A recipe: its name, or the path of a Python file with get_config(). "
     "Required. --config.KEY=VALUE changes a field of it.",
     flag_values=flag_values,
-    required=True,
   )
+  flags.mark_flag_as_required("config", flag_values)
   flag_values["config"].parser = RecipeParser(name="config")
   flags.DEFINE_string(
     "workdir",

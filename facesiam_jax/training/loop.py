@@ -175,7 +175,7 @@ def make_measure(
   data = resident.make_resident(validation.images, validation.identity_ids)
   key = jax.random.fold_in(jax.random.key(recipe.seed), _EVAL)
   rows = np.asarray(recipe.objective.draw_eval(data.index, key))
-  ids = np.asarray(data.identity_ids)[rows]
+  ids = jnp.asarray(data.identity_ids)[rows]
 
   @jax.jit
   def judge(params: Any, embeddings: jax.Array) -> tuple[jax.Array, jax.Array]:

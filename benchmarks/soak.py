@@ -1,0 +1,128 @@
+"""The long tests: kills, repetitions, every Python found; a result file.
+
+  python benchmarks/soak.py --out=benchmarks/results/soak.json
+
+Runs the tests marked `soak` (kills of training and of enrolment at many
+moments) and, under each newer Python on this machine, the fast tests with the
+newest JAX that Python allows, in an environment of its own.
+"""
+
+import glob
+import json
+import os
+import pathlib
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from importlib import metadata
+from typing import Any
+
+from absl import app, flags
+
+_OUT = flags.DEFINE_string("out", None, "JSON file of the results.")
+_PYTHONS = flags.DEFINE_list(
+  "pythons", ["3.12", "3.13"], "Versions to run the fast tests under, if found."
+)
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def _run(name: str, command: list[str]) -> dict[str, Any]:
+  """Runs a command in the root; returns its outcome and last line."""
+  print(f"== {name}", flush=True)
+  begun = time.monotonic()
+  done = subprocess.run(
+    command, cwd=_ROOT, text=True, capture_output=True, check=False
+  )
+  lines = [line for line in done.stdout.splitlines() if line.strip()]
+  last = lines[-1].strip("= ") if lines else done.stderr[-300:]
+  print(last, flush=True)
+  if done.returncode:
+    print(done.stdout[-5000:], done.stderr[-2000:], sep="\n", flush=True)
+  return {
+    "name": name,
+    "command": " ".join(command).replace(str(_ROOT) + os.sep, ""),
+    "status": done.returncode,
+    "summary": re.sub(r" in [0-9.]+s.*", "", last),
+    "seconds": round(time.monotonic() - begun),
+  }
+
+
+def _find_python(version: str) -> str | None:
+  """Returns a working interpreter of the version, or None."""
+  candidates = [shutil.which(f"python{version}") or ""]
+  candidates += sorted(
+    glob.glob(os.path.expanduser(f"~/.pyenv/versions/{version}*/bin/python"))
+  )
+  for candidate in filter(None, candidates):
+    done = subprocess.run(
+      [candidate, "-c", "import venv"], capture_output=True, check=False
+    )
+    if done.returncode == 0:
+      return candidate
+  return None
+
+
+def _versions(python: str) -> dict[str, str]:
+  code = (
+    "import json; from importlib import metadata as m; "
+    f"print(json.dumps({{n: m.version(n) for n in {_PACKAGES!r}}}))"
+  )
+  done = subprocess.run(
+    [python, "-c", code], capture_output=True, text=True, check=False
+  )
+  return json.loads(done.stdout) if done.returncode == 0 else {}
+
+
+def _other_python(version: str) -> dict[str, Any]:
+  """Installs the newest everything under a Python; runs the fast tests."""
+  interpreter = _find_python(version)
+  if interpreter is None:
+    return {"name": f"python {version}", "summary": "not on this machine"}
+  folder = _ROOT / f".venv-{version}"
+  python = str(folder / "bin" / "python")
+  if not folder.exists():
+    subprocess.run([interpreter, "-m", "venv", str(folder)], check=True)
+  install = [python, "-m", "pip", "install", "--quiet", "--upgrade"]
+  subprocess.run(
+    [*install, "--editable", ".[olivetti,dev]"], cwd=_ROOT, check=True
+  )
+  result = _run(
+    f"fast tests, python {version}",
+    [python, "-m", "pytest", "-q", "-n", "auto", "-m", "not slow and not soak"],
+  )
+  return {**result, "versions": _versions(python)}
+
+
+def main(argv: list[str]) -> None:
+  """Runs everything; exit status 1 if anything failed."""
+  del argv
+  commit = subprocess.run(
+    ["git", "describe", "--always", "--dirty"],
+    capture_output=True,
+    text=True,
+    cwd=_ROOT,
+    check=False,
+  ).stdout.strip()
+  soak = [sys.executable, "-m", "pytest", "-q", "-m", "soak"]
+  results = [_run("soak tests: kills and repetitions", soak)]
+  results += [_other_python(version) for version in _PYTHONS.value]
+  report = {
+    "command": f"python {' '.join(sys.argv)}",
+    "commit": commit,
+    "python": platform.python_version(),
+    "versions": {name: metadata.version(name) for name in _PACKAGES},
+    "results": results,
+  }
+  if _OUT.value:
+    pathlib.Path(_OUT.value).write_text(
+      json.dumps(report, indent=1, sort_keys=True) + "\n"
+    )
+  sys.exit(any(result.get("status") for result in results))
+
+
+if __name__ == "__main__":
+  app.run(main)
