@@ -7,9 +7,9 @@ training people (three inner networks, seed 0); the one with the lowest equal
 error rate of the pooled out-of-fold scores is taken, and its threshold comes
 from the same scores. Three networks with different seeds are then trained on
 all thirty and measured on the ten held out, next to eigenfaces and raw pixels
-(with --article also the article's network) on the same pairs. Within a fold nothing of its ten
-people is used before they are measured. A run that was stopped is gone on
-with.
+(with --article also the article's network) on the same pairs. Within a fold
+nothing of its ten people is used before they are measured. A run that was
+stopped is gone on with.
 """
 
 import concurrent.futures

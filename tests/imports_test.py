@@ -15,7 +15,8 @@ ORDER = (
   ("", "errors"),
   ("ops",),
   (
-    *("heads", "losses", "mining", "sampling", "augment", "metrics"),
+    *("heads", "losses", "mining", "sampling", "metrics"),
+    *("warping", "augment", "glasses"),
     *("preprocess", "parallel", "gallery.search"),
   ),
   ("encoders",),
@@ -30,6 +31,8 @@ PURE = {
   "mining": {"jax", "chex", "numpy"},
   "ops": {"jax", "chex", "numpy"},
   "augment": {"jax", "chex", "numpy"},
+  "glasses": {"jax", "chex", "numpy"},
+  "warping": {"jax", "chex", "numpy"},
   "metrics": {"jax", "chex", "numpy"},
   "gallery.search": {"jax", "chex", "numpy"},
   "sampling": {"jax", "chex", "numpy", "flax"},

@@ -172,7 +172,8 @@ class _PeopleTimesImages:
 def nearest_is_same(batch: Embedded) -> jax.Array:
   """Returns 1 where the most alike other column is of the same person."""
   similarity = ops.pairwise_cosine_similarity(batch.own, batch.columns)
-  itself = batch.own_rows[:, None] == jnp.arange(batch.columns.shape[0])
+  places = jnp.arange(batch.columns.shape[0])
+  itself = batch.own_rows[:, None] == places[None, :]
   nearest = jnp.argmax(jnp.where(itself, -jnp.inf, similarity), axis=1)
   return (batch.column_ids[nearest] == batch.own_ids).astype(jnp.float32)
 

@@ -162,7 +162,7 @@ def test_learns_to_tell_the_tiny_people_apart(devices):
     optimizer__learning_rate=5e-3,
     augment__rotation_deg=0.0,
   )
-  assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
+  assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
   assert int(state.step) == 60
 
 
