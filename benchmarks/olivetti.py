@@ -39,7 +39,7 @@ _JOBS = flags.DEFINE_integer(
 )
 # Changes to the recipe `olivetti` among which each fold chooses for itself.
 _CANDIDATES: dict[str, dict[str, float]] = {
-  "with drawn glasses": {},
+  "with drawn glasses": {"glasses": 0.5},
   "without glasses": {"glasses": 0.0},
 }
 _METRICS = (

@@ -1,4 +1,16 @@
-"""Olivetti faces: the recipe for people never seen in training."""
+"""Olivetti faces: the recipe for people never seen in training.
+
+  facesiam train --config=olivetti --workdir=runs/olivetti
+
+About four minutes on two cores, three of them for the inner networks that the
+threshold comes from. Expected on the ten people of a fold, mean over the four
+folds and three seeds (benchmarks/olivetti.py): equal error rate 10 %, one-shot
+ten-way accuracy 87 %; FMR 1.1 % and FNMR 35 % at the threshold.
+
+Supervised contrastive loss on 16 people x 8 images. With thirty people to
+learn from, augmentation decides: each person of a batch is deformed and shaded
+into one who does not exist, so that none is seen twice.
+"""
 
 import ml_collections
 
@@ -31,7 +43,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.standardize.kind = "per_image"
     config.new_people.reshape = 0.1
     config.new_people.shade = 0.3
-    config.glasses = 0.5
     config.augment.flip = 0.5
     config.augment.rotation_deg = 15.0
     config.augment.shear_deg = 8.0

@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -58,6 +59,9 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     """Also takes a recipe's name, and says which file cannot be read."""
 
     def parse(self, path: str) -> Any:
+      # ml_collections loads every recipe as one module; what an earlier one
+      # in this process defined must not be found in the next.
+      sys.modules.pop("config_config", None)
       try:
         return super().parse(find_recipe(path))
       except (SyntaxError, AttributeError, ImportError, NameError) as error:

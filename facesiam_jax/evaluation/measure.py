@@ -73,7 +73,11 @@ def measure(bundle: bundle_lib.Bundle, data: sets.DataSet) -> Measured:
     identity_ids=identity_ids,
     baselines={
       "Raw pixels": protocols.raw_pixel_similarity(images),
-      "Eigenfaces": protocols.pca_similarity(train_images, images),
+      "Eigenfaces": protocols.pca_similarity(
+        train_images,
+        images,
+        components=min(protocols.EIGENFACE_COMPONENTS, len(train_images) - 1),
+      ),
     },
   )
 

@@ -158,6 +158,8 @@ def test_cross_fitting_scores_every_training_person(tmp_path):
     calibration__inner_folds=2,
     calibration__inner_steps=2,
     dataset__num_validation=0,
+    # Three people of eight images also divide by eight devices.
+    objective__args={"num_people": 4, "images_per_person": 8},
   )
   bundle = run.train(config, tmp_path)
   calibration = bundle.spec["calibration"]
