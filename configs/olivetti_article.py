@@ -8,8 +8,8 @@ and one impostor pair for each image and epoch, 64 pairs a batch, 100 epochs.
 No augmentation. The article trains on all 40 people; here ten are held out,
 since only people the network has never seen say how well it recognises, and
 six of the other thirty draw the validation curve and set the threshold. The
-article does not say how wide its layers are; 16, 32 and 64 channels train in a
-minute and a half on two cores.
+article does not say how wide its layers are; 12, 24 and 48 channels train in
+two to three minutes on two cores.
 """
 
 import ml_collections
@@ -32,7 +32,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.checkpoint_every = 200
     config.dataset.num_validation = 6
     config.encoder.name = "article_cnn"
-    config.encoder.args = {"widths": (16, 32, 64), "dim": 128}
+    config.encoder.args = {"widths": (12, 24, 48), "dim": 128}
     config.head.name = "euclidean_logistic"
     config.objective.name = "pair_bce"
     config.objective.args = {"num_pairs": _PAIRS, "per_image": True}

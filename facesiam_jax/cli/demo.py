@@ -156,6 +156,25 @@ def _enrolments(
   return rows
 
 
+def _probes(bundle: "Bundle", faces: Any) -> list[list[str]]:
+  """Each other image of the person enrolled with one; one row a probe."""
+  from facesiam_jax.evaluation import demonstration
+
+  shown = demonstration.enrol_one(
+    bundle, faces, _UNSEEN, threshold=bundle.threshold
+  )
+  yes_no = {True: "yes", False: "no"}
+  return [
+    [
+      f"{faces.names[_UNSEEN]}/{faces.image_numbers[probe.row] + 1:02d}",
+      yes_no[probe.first],
+      yes_no[probe.accepted],
+      str(probe.strangers),
+    ]
+    for probe in shown.probes
+  ]
+
+
 def _export_people(out: pathlib.Path, faces: Any) -> pathlib.Path:
   """Writes PEOPLE/<name>/<number>.png, as a user's own photos would lie."""
   from PIL import Image
@@ -296,6 +315,16 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
       enrolments,
     )
   )  # fmt: skip
+  _say(
+    f"The same, probe by probe: this project's recipe, "
+    f"{data.faces.names[_UNSEEN]}, calibrated threshold"
+  )
+  print(
+    common.table(
+      ["probe", "right first", "right accepted", "strangers accepted"],
+      _probes(bundle, data.faces),
+    )
+  )
   print(_flattening(out / "article", article_bundle.spec["config"]))
   _say(f"Ten people never seen in training (fold {_FOLD}), %")
   print(_table(_results(article, measured)))

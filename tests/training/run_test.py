@@ -216,7 +216,7 @@ def test_killed_while_saving_ends_with_the_same_bits(whole, tmp_path):
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("attempt", range(20))
+@pytest.mark.parametrize("attempt", range(10))
 def test_killed_at_any_moment(whole, tmp_path, attempt):
   """Kills spread over the run: at each line of metrics, and between."""
 
