@@ -230,17 +230,19 @@ def _use(
   return picture
 
 
-def _flattening(workdir: pathlib.Path, config: dict[str, Any]) -> str:
-  """Says where the article network's validation loss came to rest."""
+def _course(workdir: pathlib.Path, config: dict[str, Any]) -> str:
+  """Says how the article network's validation loss went."""
   from facesiam_jax.evaluation import measure
 
   curves = measure.training_curves(workdir) or {}
-  steps, losses = curves.get("validation_loss", ([], []))
-  step = measure.flattens_at(steps, losses)
-  if step is None:
-    return "the article's validation loss does not come to rest"
+  steps, losses = curves["validation_loss"]
+  step, value = measure.lowest(steps, losses)
   epoch = 100 * step / config["num_steps"]
-  return f"the article's validation loss comes to rest near epoch {epoch:.0f}"
+  last = sum(losses[-5:]) / len(losses[-5:])
+  return (
+    "the article's validation loss (people not trained on) is lowest near "
+    f"epoch {epoch:.0f}, {value:.3f}, and {last:.3f} at epoch 100"
+  )
 
 
 def _table(results: dict[str, dict[str, Any]]) -> str:
@@ -325,7 +327,7 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
       _probes(bundle, data.faces),
     )
   )
-  print(_flattening(out / "article", article_bundle.spec["config"]))
+  print(_course(out / "article", article_bundle.spec["config"]))
   _say(f"Ten people never seen in training (fold {_FOLD}), %")
   print(_table(_results(article, measured)))
   print("* at the bundle's calibrated threshold")

@@ -14,9 +14,6 @@ from facesiam_jax.data import sets
 from facesiam_jax.evaluation import protocols
 from facesiam_jax.training import metric_writer
 
-# Share of a curve, at its end, that says where it came to rest.
-_TAIL = 0.2
-
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
@@ -103,30 +100,22 @@ def training_curves(
   return curves or None
 
 
-def flattens_at(steps: list[float], losses: list[float]) -> float | None:
-  """Returns from which step on a loss no longer falls.
-
-  That is the first step after which the loss, smoothed over a tenth of the
-  curve, stays within one standard deviation of the last fifth of it.
+def lowest(steps: list[float], losses: list[float]) -> tuple[float, float]:
+  """Returns where a noisy curve is lowest, and how low, by a running mean.
 
   Args:
-    steps: where the loss was measured.
+    steps: where the loss was measured, rising, at least one.
     losses: its values.
 
   Returns:
-    The step; None for fewer than 20 points, or if it falls to the end.
+    (step, value) of the lowest mean over a tenth of the curve; the step is in
+    the middle of that tenth.
   """
-  if len(losses) < 20:
-    return None
-  values = np.asarray(losses, np.float64)
-  width = max(1, len(values) // 10)
-  smooth = np.convolve(values, np.ones(width) / width, mode="valid")
-  tail = values[-int(len(values) * _TAIL) :]
-  above = np.flatnonzero(smooth > tail.mean() + tail.std())
-  first = above[-1] + 1 if above.size else 0
-  if first >= len(smooth) - 1:
-    return None
-  return float(steps[first + width // 2])
+  width = max(1, len(losses) // 10)
+  kernel = np.full(width, 1.0 / width)
+  smooth = np.convolve(np.asarray(losses, np.float64), kernel, mode="valid")
+  first = int(np.argmin(smooth))
+  return float(steps[first + width // 2]), float(smooth[first])
 
 
 def write(
