@@ -35,6 +35,7 @@ _EXTRAS = {
     "pytest>=9.2.0",
     "pytest-xdist>=3.8.0",
     "ruff>=0.17.6",
+    "scikit-learn>=1.9.1",
     "scipy>=1.17.1",
   ],
 }
