@@ -250,7 +250,11 @@ def scores_figure(
     )  # fmt: skip
   axes.yaxis.set_major_formatter(ticker.PercentFormatter(1))
   axes.set_ylim(0, axes.get_ylim()[1] * 1.12)
-  _legend(axes, loc="upper right")
+  left, right = axes.get_xlim()
+  # On the side where the threshold and its label are not.
+  middle = (left + right) / 2
+  on_left = threshold is not None and threshold > middle
+  _legend(axes, loc="upper left" if on_left else "upper right")
   if threshold is not None:
     _threshold_line(axes, threshold)
     rates = verification.error_rates_at(checked, labels, threshold)
