@@ -75,9 +75,13 @@ def _connect(path: pathlib.Path, timeout_s: float) -> sqlite3.Connection:
   connection = sqlite3.connect(
     uri, uri=True, timeout=timeout_s, isolation_level=None
   )
-  connection.execute("PRAGMA foreign_keys = ON")
-  connection.execute("PRAGMA secure_delete = ON")
-  connection.execute("PRAGMA synchronous = FULL")
+  try:
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA secure_delete = ON")
+    connection.execute("PRAGMA synchronous = FULL")
+  except sqlite3.Error:
+    connection.close()
+    raise
   return connection
 
 

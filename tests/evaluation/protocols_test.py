@@ -261,7 +261,8 @@ def test_eigenfaces_do_not_look_at_the_test_images():
   train, test = _images(30, 1), _images(6, 2)
   both = protocols.pca_similarity(train, test, components=5)
   part = protocols.pca_similarity(train, test[:3], components=5)
-  np.testing.assert_array_equal(both[:3, :3], part)
+  # The size of a matrix product may change its last bits.
+  np.testing.assert_allclose(both[:3, :3], part, rtol=1e-9, atol=1e-9)
 
 
 def test_baselines_refuse_bad_input_by_name():

@@ -24,7 +24,9 @@ class FakeBundle:
     assert images.dtype == np.uint8
     rows = images.reshape(len(images), self.dim).astype(np.float32) / 255 - 0.5
     if self.metric == "cosine":
-      rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+      # Row by row: NumPy 2.5 sums a batch in another order than one row.
+      for row in rows:
+        row /= np.linalg.norm(row)
     return rows
 
   def logits_from_scores(self, scores):
