@@ -2,14 +2,14 @@
 
   python benchmarks/olivetti.py --out=benchmarks/results/olivetti.json
 
-For each fold, every candidate of `_CANDIDATES` is cross-fitted on the thirty
-training people (three inner networks, seed 0); the one with the lowest equal
-error rate of the pooled out-of-fold scores is taken, and its threshold comes
-from the same scores. Three networks with different seeds are then trained on
-all thirty and measured on the ten held out, next to eigenfaces and raw pixels
-(with --article also the article's network) on the same pairs. Within a fold
-nothing of its ten people is used before they are measured. A run that was
-stopped is gone on with.
+For each fold and each of `_RECIPES`, every candidate of the recipe is
+cross-fitted on the thirty training people (three inner networks, seed 0); the
+one with the lowest equal error rate of the pooled out-of-fold scores is taken,
+and its threshold comes from the same scores. Three networks with different
+seeds are then trained on all thirty and measured on the ten held out, next to
+the article's network (one seed), eigenfaces and raw pixels on the same pairs.
+Within a fold nothing of its ten people is used before they are measured. A run
+that was stopped is gone on with.
 """
 
 import concurrent.futures
@@ -30,17 +30,27 @@ _OUT = flags.DEFINE_string("out", None, "JSON file of the results.")
 _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/benchmark-olivetti", "Folder for the runs."
 )
-_ARTICLE = flags.DEFINE_bool(
-  "article", False, "Also train the article's network on each fold."
-)
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Networks a fold.")
 _JOBS = flags.DEFINE_integer(
   "jobs", os.cpu_count(), "Folds at a time, each on a core of its own."
 )
-# Changes to the recipe `olivetti` among which each fold chooses for itself.
-_CANDIDATES: dict[str, dict[str, float]] = {
-  "with drawn glasses": {"glasses": 0.5},
-  "without glasses": {"glasses": 0.0},
+# A row of the table: the recipe, and changes to it among which each fold
+# chooses for itself.
+_RECIPES: dict[str, tuple[str, dict[str, dict[str, float]]]] = {
+  "Small network, SupCon": ("olivetti_supcon", {"as it is": {}}),
+  "This project's recipe": (
+    "olivetti",
+    {
+      "as it is": {},
+      "with drawn glasses": {"glasses": 0.5},
+      "three times the shrinkage": {"start.shrinkage": 0.3},
+      "wider augmentation": {
+        "augment.rotation_deg": 8.0,
+        "augment.scale": 0.06,
+        "augment.shift": 0.03,
+      },
+    },
+  ),
 }
 _METRICS = (
   ("eer", "EER"),
@@ -65,21 +75,25 @@ def _config(
   config = parser.parse(train.find_recipe(recipe))
   with config.unlocked():
     config.dataset.fold, config.seed = fold, seed
-    config.update(changes or {})
+    config.update_from_flattened_dict(changes or {})
   return config
 
 
 def _choose(
-  fold: int, data: Any, workdir: pathlib.Path
+  recipe: str,
+  candidates: dict[str, dict[str, float]],
+  fold: int,
+  data: Any,
+  workdir: pathlib.Path,
 ) -> tuple[str, Any, dict[str, float]]:
   """Cross-fits every candidate; returns the best, its scores, all rates."""
   from facesiam_jax import metrics
   from facesiam_jax.training import run
 
   scores, rates = {}, {}
-  for number, (name, changes) in enumerate(_CANDIDATES.items()):
-    config = _config("olivetti", fold, 0, changes)
-    folder = workdir / f"fold{fold}" / f"candidate{number}"
+  for number, (name, changes) in enumerate(candidates.items()):
+    config = _config(recipe, fold, 0, changes)
+    folder = workdir / recipe / f"fold{fold}" / f"candidate{number}"
     scores[name] = run.cross_fit(config, data, folder)
     rates[name] = metrics.eer(scores[name].values, scores[name].same).rocch
   best = min(rates, key=lambda name: rates[name])
@@ -87,20 +101,24 @@ def _choose(
 
 
 def _recipe_reports(
-  fold: int, num_seeds: int, workdir: pathlib.Path
+  recipe: str,
+  candidates: dict[str, dict[str, float]],
+  fold: int,
+  num_seeds: int,
+  workdir: pathlib.Path,
 ) -> list[dict[str, Any]]:
   """Chooses the recipe, then trains and measures one network a seed."""
   from facesiam_jax.data import sets
   from facesiam_jax.evaluation import measure
   from facesiam_jax.training import loop, run
 
-  config = _config("olivetti", fold, 0)
+  config = _config(recipe, fold, 0)
   data = sets.load(config.dataset, image_size=config.image_size)
-  best, scores, rates = _choose(fold, data, workdir)
+  best, scores, rates = _choose(recipe, candidates, fold, data, workdir)
   reports = []
   for seed in range(num_seeds):
-    config = _config("olivetti", fold, seed, _CANDIDATES[best])
-    folder = workdir / f"fold{fold}" / f"seed{seed}"
+    config = _config(recipe, fold, seed, candidates[best])
+    folder = workdir / recipe / f"fold{fold}" / f"seed{seed}"
     split = run.split_of(data, data.train)
     begun = time.monotonic()
     state = loop.fit(config, folder, split, None, label=f"{fold}/{seed}")
@@ -151,19 +169,19 @@ def _baseline_reports(fold: int) -> dict[str, list[dict[str, Any]]]:
 
 
 def _fold(
-  job: tuple[int, int, int, str, bool],
+  job: tuple[int, int, int, str],
 ) -> dict[str, list[dict[str, Any]]]:
   """Everything about one fold; runs in a process of its own."""
-  core, fold, num_seeds, workdir, with_article = job
+  core, fold, num_seeds, workdir = job
   if hasattr(os, "sched_setaffinity"):
     # Before JAX starts, so that it counts one core.
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[core % len(cores)]})
   root = pathlib.Path(workdir)
   reports = _baseline_reports(fold)
-  if with_article:
-    reports["The article's network"] = [_article_report(fold, root)]
-  reports["This project's recipe"] = _recipe_reports(fold, num_seeds, root)
+  reports["The article's network"] = [_article_report(fold, root)]
+  for name, (recipe, candidates) in _RECIPES.items():
+    reports[name] = _recipe_reports(recipe, candidates, fold, num_seeds, root)
   for rows in reports.values():
     for row in rows:
       row["fold"] = fold
@@ -236,10 +254,7 @@ def main(argv: list[str]) -> None:
   begun = time.monotonic()
   environment = _environment()
   jobs = [
-    (
-      *(fold, fold, _SEEDS.value),
-      *(os.path.abspath(_WORKDIR.value), _ARTICLE.value),
-    )
+    (fold, fold, _SEEDS.value, os.path.abspath(_WORKDIR.value))
     for fold in range(4)
   ]
   with concurrent.futures.ProcessPoolExecutor(

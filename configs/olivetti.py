@@ -2,14 +2,11 @@
 
   facesiam train --config=olivetti --workdir=runs/olivetti
 
-About four minutes on two cores, three of them for the inner networks that the
-threshold comes from. Expected on the ten people of a fold, mean over the four
-folds and three seeds (benchmarks/olivetti.py): equal error rate 10 %, one-shot
-ten-way accuracy 87 %; FMR 1.1 % and FNMR 35 % at the threshold.
-
-Supervised contrastive loss on 16 people x 8 images. With thirty people to
-learn from, augmentation decides: each person of a batch is deformed and shaded
-into one who does not exist, so that none is seen twice.
+Half a minute on two cores. Thirty people are too few to learn filters from
+(configs/olivetti_supcon.py is the best that a network trained by gradients
+did), so the filters are Gabor's and the training people say only how photos of
+one person differ: the last layer is fitted in closed form to that scatter.
+Augmented copies add the small shifts and turns that any framing leaves.
 """
 
 import ml_collections
@@ -21,43 +18,18 @@ def get_config() -> ml_collections.ConfigDict:
   """Returns the training config."""
   config = config_lib.default_config()
   with config.unlocked():
-    config.num_steps = 400
-    config.log_every = 20
-    config.eval_every = 100
-    config.checkpoint_every = 200
-    config.ema_decay = 0.98
+    config.num_steps = 0
     config.dataset.num_validation = 0
-    config.encoder.name = "small_cnn"
-    config.encoder.args = {
-      "widths": (16, 48, 96),
-      "dim": 128,
-      "shrink": 2,
-      "contrast_sigma": 0.0,
-    }
-    config.objective.name = "supcon"
-    config.objective.args = {
-      "num_people": 16,
-      "images_per_person": 8,
-      "temperature": 0.1,
-    }
+    config.encoder.name = "gabor"
+    config.encoder.args = {"dim": 1024}
+    config.start.kind = "whitening"
+    config.start.num_copies = 4
+    config.start.shrinkage = 0.1
     config.standardize.kind = "per_image"
-    config.new_people.reshape = 0.1
-    config.new_people.shade = 0.3
     config.augment.flip = 0.5
-    config.augment.rotation_deg = 15.0
-    config.augment.shear_deg = 8.0
-    config.augment.scale = 0.12
-    config.augment.shift = 0.06
-    config.augment.gain = 0.2
-    config.augment.offset = 0.1
-    config.augment.gradient = 0.4
-    config.augment.erase = 0.45
-    config.optimizer.learning_rate = 3e-3
-    config.optimizer.warmup_steps = 20
-    config.optimizer.weight_decay = 0.01
-    config.optimizer.clip_norm = 2.0
+    config.augment.rotation_deg = 5.0
+    config.augment.scale = 0.04
+    config.augment.shift = 0.02
     config.views.mirror = True
-    config.views.shift = 0.04
-    config.views.scale = 0.06
     config.calibration.kind = "cross_fit"
   return config

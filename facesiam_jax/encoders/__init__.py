@@ -13,9 +13,11 @@ from typing import Any
 from flax import linen as nn
 
 from facesiam_jax.encoders.cnn import ArticleCNN, SmallCNN
+from facesiam_jax.encoders.gabor import Gabor
 
 __all__ = [
   "ArticleCNN",
+  "Gabor",
   "SmallCNN",
   "create",
   "names",
@@ -23,6 +25,7 @@ __all__ = [
 
 _ENCODERS: dict[str, type[nn.Module]] = {
   "article_cnn": ArticleCNN,
+  "gabor": Gabor,
   "small_cnn": SmallCNN,
 }
 

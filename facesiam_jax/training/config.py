@@ -9,6 +9,7 @@ import ml_collections
 from facesiam_jax import errors
 
 _CALIBRATIONS = ("validation", "cross_fit")
+_STARTS = ("random", "whitening")
 _PLACEHOLDER_FIELDS = ("encoder.args", "head.args", "objective.args")
 
 
@@ -25,7 +26,7 @@ def default_config() -> ml_collections.ConfigDict:
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.image_size = 64
-  # Length of the run in optimizer steps.
+  # Length of the run in optimizer steps; 0 keeps the start, if it is fitted.
   c.num_steps = 400
   # Steps in one call of the compiled function; 0 = 1 on CPU, up to 50 on
   # GPU and TPU.
@@ -56,6 +57,14 @@ def default_config() -> ml_collections.ConfigDict:
   c.objective = ml_collections.ConfigDict()
   c.objective.name = "supcon"
   c.objective.args = ml_collections.ConfigDict()
+
+  # What the first step starts from. "random": the encoder's own init.
+  # "whitening": its last layer fitted in closed form to the training people
+  # (training/whitening.py), each image with so many augmented copies.
+  c.start = ml_collections.ConfigDict()
+  c.start.kind = "random"
+  c.start.num_copies = 4
+  c.start.shrinkage = 0.1
 
   c.standardize = ml_collections.ConfigDict()
   c.standardize.kind = "fixed"
@@ -168,6 +177,29 @@ def _require(condition: bool, name: str, value: Any, wanted: str) -> None:
     raise errors.UserError(f"config.{name} must be {wanted}, got {value!r}.")
 
 
+def _validate_start(c: ml_collections.ConfigDict) -> None:
+  """Checks what the run starts from, and its length."""
+  start = c.start
+  _require(start.kind in _STARTS, "start.kind", start.kind, f"in {_STARTS}")
+  _require(
+    start.num_copies >= 0, "start.num_copies", start.num_copies, "at least 0"
+  )
+  _require(
+    start.shrinkage > 0, "start.shrinkage", start.shrinkage, "more than 0"
+  )
+  whitened = start.kind == "whitening"
+  fewest = 0 if whitened else 1
+  _require(
+    c.num_steps >= fewest, "num_steps", c.num_steps, f"at least {fewest}"
+  )
+  _require(
+    not (whitened and (c.new_people.reshape or c.new_people.shade)),
+    "new_people",
+    c.new_people.to_dict(),
+    'all 0 with start.kind = "whitening", which fits the people as they are',
+  )
+
+
 def validate(config: ml_collections.ConfigDict) -> None:
   """Checks a config before anything is read or written.
 
@@ -180,7 +212,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
   """
   _check_fields(config)
   c = config
-  _require(c.num_steps >= 1, "num_steps", c.num_steps, "at least 1")
+  _validate_start(c)
   _require(c.image_size >= 16, "image_size", c.image_size, "at least 16")
   _require(
     c.steps_per_call >= 0, "steps_per_call", c.steps_per_call, "at least 0"

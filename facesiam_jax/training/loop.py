@@ -18,7 +18,12 @@ import tqdm
 from facesiam_jax import encoders, errors, heads, parallel
 from facesiam_jax.data import resident
 from facesiam_jax.encoders import inference
-from facesiam_jax.training import checkpoint, metric_writer, objectives
+from facesiam_jax.training import (
+  checkpoint,
+  metric_writer,
+  objectives,
+  whitening,
+)
 from facesiam_jax.training import optimizer as optimizer_lib
 from facesiam_jax.training import state as state_lib
 from facesiam_jax.training import step as step_lib
@@ -241,6 +246,7 @@ class _Run:
     if validation is not None:
       settings = settings_of(config, self.recipe)
       self.measure = make_measure(self.recipe, settings, validation)
+    self.train = train
     state = init_state(self.recipe, train.images.shape[1:])
     self.state = parallel.replicate(state, self.mesh)
     self.pending: list[dict[str, jax.Array]] = []
@@ -253,6 +259,27 @@ class _Run:
         f"the config's batch of {objective.batch_rows} images does not divide "
         f"evenly by {devices} devices; change config.objective.args."
       )
+
+  def start(self) -> None:
+    """Fits the encoder's last layer in closed form, where the config says."""
+    start = self.config.start
+    if start.kind != whitening.KIND:
+      return
+    params = whitening.fit_projection(
+      self.recipe,
+      jax.device_get(self.state.params),
+      self.train.images,
+      self.train.identity_ids,
+      num_copies=start.num_copies,
+      shrinkage=start.shrinkage,
+    )
+    state = state_lib.create(
+      params,
+      jax.device_get(self.state.batch_stats),
+      self.recipe.optimizer,
+      with_ema=self.recipe.ema_decay > 0,
+    )
+    self.state = parallel.replicate(state, self.mesh)
 
   def log(self, step: int, writer: metric_writer.MetricWriter) -> None:
     """Writes the means since the last line; stops the run if not finite."""
@@ -281,6 +308,15 @@ class _Run:
       values = self.measure(self.state)
       self.loss = values["loss"]
       writer.write(step, "validation", values)
+
+  def save_start(
+    self,
+    writer: metric_writer.MetricWriter,
+    saver: checkpoint.Checkpointer,
+  ) -> None:
+    """Measures and saves the state before the first step."""
+    self.evaluate(0, writer)
+    saver.save(0, self.state, None if math.isnan(self.loss) else self.loss)
 
   def advance(
     self,
@@ -346,14 +382,20 @@ def fit(
   saver = checkpoint.Checkpointer(folder)
   try:
     restored = saver.restore_latest(run.state)
-    run.state = run.state if restored is None else restored
+    if restored is None:
+      run.start()
+    else:
+      run.state = restored
     step = int(run.state.step)
-    writer = metric_writer.MetricWriter(folder, step)
+    kept = -1 if restored is None else step
+    writer = metric_writer.MetricWriter(folder, kept)
     bar = tqdm.tqdm(
       total=config.num_steps, initial=step, desc=label, unit="step"
     )
     with bar:
       try:
+        if restored is None and config.num_steps == 0:
+          run.save_start(writer, saver)
         run.advance(writer, saver, bar)
       finally:
         writer.close()

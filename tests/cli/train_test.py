@@ -59,7 +59,7 @@ def test_the_recipe_is_found_by_name_and_by_path(recipe):
     (2, "olivetti", ["--config.num_steps=many"], "num_steps"),
     (2, "olivetti", ["--nope=1"], "there is no flag --nope"),
     (2, "olivetti", ["stray"], "stray"),
-    (1, "olivetti", ["--config.num_steps=0"], "config.num_steps must be"),
+    (1, "olivetti", ["--config.num_steps=-1"], "config.num_steps must be"),
     (1, "olivetti", ["--config.encoder.name=x"], "unknown encoder 'x'"),
   ],
 )
@@ -144,18 +144,17 @@ def test_demo_from_faces_to_a_name(tmp_path, capsys, monkeypatch):
   """The whole demo with tiny trainings: real faces, real files, all verbs."""
   from facesiam_jax.cli import demo
 
-  monkeypatch.setattr(demo, "_SHORT", {"article": 2, "recipe": 2})
+  monkeypatch.setattr(demo, "_SHORT_STEPS", 2)
   monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
 
   train = run.train
 
   def small(config, workdir):
     with config.unlocked():
-      config.encoder.args = {"widths": (4, 8, 8), "dim": 16}
-      config.encoder.name = "article_cnn"
-      if config.objective.name == "supcon":
-        config.objective.args.num_people = 8
-        config.objective.args.images_per_person = 4
+      if config.encoder.name == "article_cnn":
+        config.encoder.args = {"widths": (4, 8, 8), "dim": 16}
+      else:
+        config.encoder.args = {"num_orientations": 4, "dim": 64}
       config.log_every = config.eval_every = config.checkpoint_every = 2
     return train(config, workdir)
 
