@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import facesiam_jax
-from facesiam_jax import encoders, errors, heads
+from facesiam_jax import encoders, errors, files, heads
 from facesiam_jax.encoders import inference
 
 VERSION = 1
@@ -207,15 +207,6 @@ def _named(entry: dict[str, Any]) -> dict[str, Any]:
   return {"name": entry["name"], **entry["args"]}
 
 
-def _weights_bytes(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> str:
-  """Writes arrays as an npz file, flushed to disk; returns its SHA-256."""
-  with path.open("wb") as file:
-    np.savez(file, **arrays)  # type: ignore[arg-type]
-    file.flush()
-    os.fsync(file.fileno())
-  return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _content_digest(arrays: dict[str, np.ndarray]) -> str:
   """SHA-256 of names, dtypes, shapes and bytes; free of zip's time stamps."""
   digest = hashlib.sha256()
@@ -249,23 +240,16 @@ def save(
   arrays = {name: np.asarray(value) for name, value in flat.items()}
   content = _content_digest(arrays)
   weights = folder / f"weights-{content[:16]}.npz"
-  temporary = folder / f".{weights.name}.{os.getpid()}.tmp"
-  try:
-    _weights_bytes(temporary, arrays)
-    os.replace(temporary, weights)
-    spec = {
-      **spec,
-      "version": VERSION,
-      "weights": content,
-      "facesiam_jax": facesiam_jax.__version__,
-    }
-    temporary.write_text(
-      json.dumps(spec, indent=2, sort_keys=True) + "\n", encoding="utf-8"
-    )
-    # The bundle changes at this one rename: bundle.json names its weights.
-    os.replace(temporary, folder / _SPEC)
-  finally:
-    temporary.unlink(missing_ok=True)
+  with files.replacing(weights) as file:
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+  spec = {
+    **spec,
+    "version": VERSION,
+    "weights": content,
+    "facesiam_jax": facesiam_jax.__version__,
+  }
+  # The bundle changes at this one rename: bundle.json names its weights.
+  files.write(folder / _SPEC, json.dumps(spec, indent=2, sort_keys=True) + "\n")
   for old in folder.glob("weights-*.npz"):
     if old != weights:
       old.unlink()

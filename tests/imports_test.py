@@ -12,7 +12,7 @@ PACKAGE = ROOT / "facesiam_jax"
 
 # From the bottom up; a room may import those of its own line and above it.
 ORDER = (
-  ("", "errors"),
+  ("", "errors", "files"),
   ("ops",),
   (
     *("heads", "losses", "mining", "sampling", "metrics"),

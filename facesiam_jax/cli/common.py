@@ -3,13 +3,12 @@
 import logging
 import os
 import pathlib
-import tempfile
 from collections.abc import Callable, Sequence
 from typing import IO, TYPE_CHECKING
 
 from absl import flags
 
-from facesiam_jax import errors
+from facesiam_jax import errors, files
 
 if TYPE_CHECKING:
   import numpy as np
@@ -164,20 +163,10 @@ def write_file(
   if path.is_dir():
     raise errors.UserError(f"{path} is a folder; name a file in it.")
   try:
-    descriptor, temporary = tempfile.mkstemp(
-      prefix=f".{path.name}.", dir=path.parent
-    )
-  except OSError as error:
+    with files.replacing(path) as file:
+      write(file)
+  except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
     raise errors.UserError(
       f"{path} cannot be written ({error.strerror}); make its folder "
       f"{path.parent}, or give this user write permission on it."
     ) from error
-  try:
-    with os.fdopen(descriptor, "wb") as file:
-      write(file)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
-  except BaseException:
-    pathlib.Path(temporary).unlink(missing_ok=True)
-    raise

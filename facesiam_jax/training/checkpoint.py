@@ -19,8 +19,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from facesiam_jax import errors
-from facesiam_jax.training import workdir as workdir_lib
+from facesiam_jax import errors, files
 
 _KEEP_LATEST = 2
 
@@ -91,7 +90,7 @@ class Checkpointer:
   def _seal(self, step: int) -> None:
     self._manager.wait_until_finished()
     digests = _digests(self.folder / str(step))
-    workdir_lib.write_atomically(
+    files.write(
       self._manifest(step), json.dumps(digests, indent=1, sort_keys=True)
     )
     kept = set(self._manager.all_steps())

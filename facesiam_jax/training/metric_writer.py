@@ -9,6 +9,8 @@ import os
 import pathlib
 from typing import Any
 
+from facesiam_jax import files
+
 
 def _read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
   if not path.exists():
@@ -64,9 +66,7 @@ class MetricWriter:
   def _cut_back(path: pathlib.Path, step: int) -> None:
     rows = [row for row in _read_lines(path) if row["step"] <= step]
     lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(lines, encoding="utf-8")
-    os.replace(temporary, path)
+    files.write(path, lines)
 
   def _append(self, name: str, row: dict[str, Any]) -> None:
     self._files[name].write(json.dumps(row, sort_keys=True) + "\n")

@@ -10,32 +10,10 @@ from collections.abc import Iterator
 
 import ml_collections
 
-from facesiam_jax import errors
+from facesiam_jax import errors, files
 from facesiam_jax.training import config as config_lib
 
 _CONFIG = "config.json"
-
-
-def write_atomically(path: pathlib.Path, data: str | bytes) -> None:
-  """Writes a file whole or not at all, and on disk before it is visible.
-
-  Args:
-    path: the file; its folder exists.
-    data: its contents.
-
-  Raises:
-    OSError: if it cannot be written; an older file of that name then stays.
-  """
-  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-  raw = data.encode("utf-8") if isinstance(data, str) else data
-  try:
-    with temporary.open("wb") as file:
-      file.write(raw)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -122,7 +100,7 @@ def claim(
       the fields that differ.
   """
   if not (workdir / _CONFIG).exists():
-    write_atomically(workdir / _CONFIG, config_lib.to_json(config) + "\n")
+    files.write(workdir / _CONFIG, config_lib.to_json(config) + "\n")
     return config
   differing = config_lib.differences(config, read_config(workdir))
   if differing:

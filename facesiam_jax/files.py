@@ -1,0 +1,44 @@
+"""Files that are written whole or not at all."""
+
+import contextlib
+import os
+import pathlib
+import uuid
+from collections.abc import Iterator
+from typing import IO
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+  """Opens a file that takes the place of `path` once it is on the disk.
+
+  A kill, a full disk or an exception leaves what was at `path` before. The
+  bytes are flushed to the device before the name changes, so that a power cut
+  cannot leave an empty file under it either.
+
+  Args:
+    path: what to make or replace; its folder exists.
+
+  Yields:
+    A new file in the same folder, open for writing bytes.
+
+  Raises:
+    OSError: if it cannot be written.
+  """
+  path = pathlib.Path(path)
+  temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+  try:
+    with temporary.open("xb") as file:
+      yield file
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def write(path: str | os.PathLike[str], data: str | bytes) -> None:
+  """Writes a file whole or not at all; text as UTF-8. See `replacing`."""
+  raw = data.encode("utf-8") if isinstance(data, str) else data
+  with replacing(path) as file:
+    file.write(raw)
