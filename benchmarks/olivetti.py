@@ -5,9 +5,9 @@
 For each fold and each of `_RECIPES`, every candidate of the recipe is
 cross-fitted on the thirty training people (three inner networks, seed 0); the
 one with the lowest equal error rate of the pooled out-of-fold scores is taken,
-and its threshold comes from the same scores. Three networks with different
-seeds are then trained on all thirty and measured on the ten held out, next to
-the article's network (one seed), eigenfaces and raw pixels on the same pairs.
+and its threshold comes from the same scores. Networks with different seeds are
+then trained on all thirty and measured on the ten held out, next to the
+article's network, eigenfaces and raw pixels on the same pairs.
 Within a fold nothing of its ten people is used before they are measured. A run
 that was stopped is gone on with.
 """
@@ -30,16 +30,16 @@ _OUT = flags.DEFINE_string("out", None, "JSON file of the results.")
 _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/benchmark-olivetti", "Folder for the runs."
 )
-_SEEDS = flags.DEFINE_integer("seeds", 3, "Networks a fold.")
 _JOBS = flags.DEFINE_integer(
   "jobs", os.cpu_count(), "Folds at a time, each on a core of its own."
 )
-# A row of the table: the recipe, and changes to it among which each fold
-# chooses for itself.
-_RECIPES: dict[str, tuple[str, dict[str, dict[str, float]]]] = {
-  "Small network, SupCon": ("olivetti_supcon", {"as it is": {}}),
+# A row of the table: the recipe, its networks a fold, and changes to it among
+# which each fold chooses for itself.
+_RECIPES: dict[str, tuple[str, int, dict[str, dict[str, float]]]] = {
+  "Small network, SupCon": ("olivetti_supcon", 1, {"as it is": {}}),
   "This project's recipe": (
     "olivetti",
+    3,
     {
       "as it is": {},
       "with drawn glasses": {"glasses": 0.5},
@@ -169,10 +169,10 @@ def _baseline_reports(fold: int) -> dict[str, list[dict[str, Any]]]:
 
 
 def _fold(
-  job: tuple[int, int, int, str],
+  job: tuple[int, int, str],
 ) -> dict[str, list[dict[str, Any]]]:
   """Everything about one fold; runs in a process of its own."""
-  core, fold, num_seeds, workdir = job
+  core, fold, workdir = job
   if hasattr(os, "sched_setaffinity"):
     # Before JAX starts, so that it counts one core.
     cores = sorted(os.sched_getaffinity(0))
@@ -180,7 +180,7 @@ def _fold(
   root = pathlib.Path(workdir)
   reports = _baseline_reports(fold)
   reports["The article's network"] = [_article_report(fold, root)]
-  for name, (recipe, candidates) in _RECIPES.items():
+  for name, (recipe, num_seeds, candidates) in _RECIPES.items():
     reports[name] = _recipe_reports(recipe, candidates, fold, num_seeds, root)
   for rows in reports.values():
     for row in rows:
@@ -253,10 +253,7 @@ def main(argv: list[str]) -> None:
   del argv
   begun = time.monotonic()
   environment = _environment()
-  jobs = [
-    (fold, fold, _SEEDS.value, os.path.abspath(_WORKDIR.value))
-    for fold in range(4)
-  ]
+  jobs = [(fold, fold, os.path.abspath(_WORKDIR.value)) for fold in range(4)]
   with concurrent.futures.ProcessPoolExecutor(
     _JOBS.value, mp_context=multiprocessing.get_context("spawn")
   ) as pool:
