@@ -1,5 +1,13 @@
 """Exact metrics of verification and identification, and their calibration."""
 
+from facesiam_jax.metrics.accuracy import (
+  Distances,
+  DistanceStatistics,
+  KFold,
+  distance_statistics,
+  k_fold_accuracy,
+  triplet_accuracy,
+)
 from facesiam_jax.metrics.calibration import (
   MIN_PEOPLE,
   Bootstrap,
@@ -7,13 +15,63 @@ from facesiam_jax.metrics.calibration import (
   fit_platt,
   person_bootstrap,
 )
+from facesiam_jax.metrics.fairness import (
+  GroupRates,
+  fairness_discrepancy_rate,
+  garbe,
+  geometric_mean_ratio,
+  gini,
+  group_error_rates,
+  max_ratio,
+)
 from facesiam_jax.metrics.identification import (
   RankCounts,
   cmc,
   one_shot_accuracy,
   rank_counts,
 )
+from facesiam_jax.metrics.intervals import (
+  ErrorRateIntervals,
+  RateInterval,
+  error_rate_intervals,
+  rule_of_three,
+)
+from facesiam_jax.metrics.isotonic import Isotonic, fit_isotonic
+from facesiam_jax.metrics.likelihood import (
+  fit_temperature,
+  log_likelihood_ratio,
+  probability,
+)
+from facesiam_jax.metrics.normalization import (
+  Cohort,
+  cohort_statistics,
+  s_norm,
+  t_norm,
+  z_norm,
+)
+from facesiam_jax.metrics.open_set import (
+  FnirAtFpir,
+  OpenSet,
+  OpenSetRates,
+  fnir_at_fpir,
+  open_set_curve,
+  open_set_rates_at,
+  rank_k,
+)
+from facesiam_jax.metrics.retrieval import (
+  map_at_r,
+  precision_at_1,
+  r_precision,
+)
+from facesiam_jax.metrics.scoring import brier, cllr, ece, min_cllr, nll
 from facesiam_jax.metrics.tally import Accuracy, Eer, ErrorRates, TarAtFar
+from facesiam_jax.metrics.thresholds import (
+  GaussianFit,
+  SupportedThreshold,
+  fit_gaussian_threshold,
+  gaussian_threshold,
+  supported_threshold_at_fmr,
+)
 from facesiam_jax.metrics.verification import (
   Det,
   Roc,
@@ -31,26 +89,73 @@ from facesiam_jax.metrics.verification import (
 __all__ = [
   "Accuracy",
   "Bootstrap",
+  "Cohort",
   "Det",
+  "DistanceStatistics",
+  "Distances",
   "Eer",
+  "ErrorRateIntervals",
   "ErrorRates",
+  "FnirAtFpir",
+  "GaussianFit",
+  "GroupRates",
+  "Isotonic",
+  "KFold",
   "MIN_PEOPLE",
+  "OpenSet",
+  "OpenSetRates",
   "Platt",
   "RankCounts",
+  "RateInterval",
   "Roc",
+  "SupportedThreshold",
   "TarAtFar",
   "accuracy_at",
   "auc",
+  "brier",
+  "cllr",
   "cmc",
+  "cohort_statistics",
   "det_points",
+  "distance_statistics",
+  "ece",
   "eer",
+  "error_rate_intervals",
   "error_rates_at",
+  "fairness_discrepancy_rate",
+  "fit_gaussian_threshold",
+  "fit_isotonic",
   "fit_platt",
+  "fit_temperature",
+  "fnir_at_fpir",
+  "garbe",
+  "gaussian_threshold",
+  "geometric_mean_ratio",
+  "gini",
+  "group_error_rates",
+  "k_fold_accuracy",
+  "log_likelihood_ratio",
+  "map_at_r",
+  "max_ratio",
+  "min_cllr",
+  "nll",
   "one_shot_accuracy",
+  "open_set_curve",
+  "open_set_rates_at",
   "person_bootstrap",
+  "precision_at_1",
+  "probability",
+  "r_precision",
   "rank_counts",
+  "rank_k",
   "roc",
+  "rule_of_three",
+  "s_norm",
+  "supported_threshold_at_fmr",
+  "t_norm",
   "tar_at_far",
   "threshold_at_eer",
   "threshold_at_fmr",
+  "triplet_accuracy",
+  "z_norm",
 ]

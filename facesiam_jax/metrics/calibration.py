@@ -11,12 +11,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from facesiam_jax.metrics import tally as tally_lib
+from facesiam_jax.metrics import checks
 from facesiam_jax.metrics.tally import Tally
 
 MIN_PEOPLE = 30
 
 _NEWTON_STEPS = 100
+_NEWTON_GAIN = 1e-20
 _MAX_DROPPED_SHARE = 0.1
 
 
@@ -62,15 +63,15 @@ def fit_platt(scores: ArrayLike, same: ArrayLike) -> Platt:
       equal.
 
   Degenerate input: scores that separate perfectly give a finite w.
-
-  >>> w, b = fit_platt([3.0, 2.0, 1.0, 0.0], [1, 1, 0, 0])
-  >>> round(w, 3), round(b, 3)
-  (0.908, -1.362)
+  Example:
+    >>> w, b = fit_platt([3.0, 2.0, 1.0, 0.0], [1, 1, 0, 0])
+    >>> round(w, 3), round(b, 3)
+    (0.908, -1.362)
 
   References: Platt 1999, Probabilistic outputs for support vector machines;
   Lin, Lin and Weng 2007 (the Newton form); Bruemmer and du Preez 2006.
   """
-  scores, labels = tally_lib.check_pairs(scores, same)
+  scores, labels = checks.check_pairs(scores, same)
   scores = scores.astype(np.float64)
   if np.ptp(scores) == 0:
     raise ValueError("scores must differ from each other, all are equal")
@@ -87,31 +88,47 @@ def _newton(
   scores: np.ndarray, targets: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
   """Minimises the weighted cross-entropy over (slope, offset), float64 [2]."""
-  features = np.stack([scores, np.ones_like(scores)])
   theta = np.zeros(2)
-  loss = _cross_entropy(theta @ features, targets, weights)
+  loss = _cross_entropy(theta, scores, targets, weights)
   for _ in range(_NEWTON_STEPS):
     # (1 + tanh(z / 2)) / 2 is the sigmoid without overflow.
-    p = 0.5 * (1 + np.tanh(0.5 * (theta @ features)))
-    gradient = features @ (weights * (p - targets))
-    hessian = (features * (weights * p * (1 - p))) @ features.T
+    p = 0.5 * (1 + np.tanh(0.5 * (theta[0] * scores + theta[1])))
+    residual = weights * (p - targets)
+    curvature = weights * p * (1 - p)
+    first = curvature * scores
+    gradient = np.array([residual @ scores, residual.sum()])
+    mixed = first.sum()
+    hessian = np.array([[first @ scores, mixed], [mixed, curvature.sum()]])
     step = np.linalg.solve(hessian + 1e-12 * np.eye(2), gradient)
-    rate = 1.0
-    while rate > 1e-6:
-      trial = theta - rate * step
-      trial_loss = _cross_entropy(trial @ features, targets, weights)
-      if trial_loss < loss:
-        break
-      rate /= 2
-    else:
+    theta, before = _line_search(theta, step, loss, scores, targets, weights)
+    # What a step can gain is gradient @ step / 2; below rounding it is done.
+    if before == loss or gradient @ step < _NEWTON_GAIN:
       break
-    theta, loss = trial, trial_loss
+    loss = before
   return theta
 
 
+def _line_search(
+  theta: np.ndarray, step: np.ndarray, loss: float, *pairs: np.ndarray
+) -> tuple[np.ndarray, float]:
+  """The first of theta - step, theta - step / 2, ... that lowers the loss."""
+  rate = 1.0
+  while rate > 1e-6:
+    trial = theta - rate * step
+    trial_loss = _cross_entropy(trial, *pairs)
+    if trial_loss < loss:
+      return trial, trial_loss
+    rate /= 2
+  return theta, loss
+
+
 def _cross_entropy(
-  logits: np.ndarray, targets: np.ndarray, weights: np.ndarray
+  theta: np.ndarray,
+  scores: np.ndarray,
+  targets: np.ndarray,
+  weights: np.ndarray,
 ) -> float:
+  logits = theta[0] * scores + theta[1]
   return float(weights @ (np.logaddexp(0, logits) - targets * logits))
 
 
@@ -154,9 +171,9 @@ def person_bootstrap(
 
   Degenerate input: resamples without a genuine or an impostor pair are left
   out, and more than a tenth of them is a reason to refuse.
-
-  >>> person_bootstrap(lambda counts: {}, [0.9, 0.1], [1, 1], [1, 2]).reason
-  'an interval needs at least 30 people, these pairs have 2'
+  Example:
+    >>> person_bootstrap(lambda counts: {}, [0.9, 0.1], [1, 1], [1, 2]).reason
+    'an interval needs at least 30 people, these pairs have 2'
 
   References: Efron and Tibshirani 1993; Bolle, Ratha and Pankanti 2004, Error
   analysis of pattern recognition systems: the subsets bootstrap.
@@ -167,13 +184,11 @@ def person_bootstrap(
       "people_a and people_b must have one shape, got "
       f"{people_a.shape} and {people_b.shape}"
     )
-  scores, labels = tally_lib.check_pairs(scores, people_a == people_b)
-  tally_lib.check_share("level", level)
+  scores, labels = checks.check_pairs(scores, people_a == people_b)
+  checks.check_share("level", level)
   if resamples < 1:
     raise ValueError(f"resamples must be at least 1, got {resamples}")
-  people, ends = np.unique(
-    np.concatenate([people_a, people_b]), return_inverse=True
-  )
+  people, ends = checks.number(np.concatenate([people_a, people_b]))
   if people.size < min_people:
     return Bootstrap(
       None,
@@ -204,21 +219,19 @@ def _resampled_tallies(
   """Yields the tally of each resample that has both kinds of pair."""
   rng = np.random.default_rng(seed)
   # High to low once; a resample only changes the counts.
-  values, index = np.unique(-scores, return_inverse=True)
+  order = np.argsort(-scores, kind="stable")
+  scores, labels, ends = scores[order], labels[order], ends[:, order]
+  starts = np.flatnonzero(np.append(True, scores[1:] != scores[:-1]))
+  values = scores[starts]
   for _ in range(resamples):
     drawn = rng.integers(num_people, size=num_people)
     copies = np.bincount(drawn, minlength=num_people)
     first, second = copies[ends[0]], copies[ends[1]]
-    genuine = _count(index, np.where(labels, first, 0), values.size)
-    impostor = _count(index, np.where(labels, 0, first * second), values.size)
+    genuine = np.add.reduceat(np.where(labels, first, 0), starts)
+    impostor = np.add.reduceat(np.where(labels, 0, first * second), starts)
     if genuine.any() and impostor.any():
       seen = (genuine + impostor) > 0
-      yield Tally(-values[seen], genuine[seen], impostor[seen])
-
-
-def _count(index: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
-  # bincount adds in float64, exact for counts below 2^53.
-  return np.bincount(index, weights, minlength=size).astype(np.int64)
+      yield Tally(values[seen], genuine[seen], impostor[seen])
 
 
 def _percentiles(

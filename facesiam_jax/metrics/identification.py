@@ -59,11 +59,11 @@ def rank_counts(
       diagonal, `draws` or `ways` out of range, or if no draw had a probe.
 
   Degenerate input: a tie with another person's reference ranks behind it.
-
-  >>> similarity = np.array([[0, 9, 1, 2], [9, 0, 3, 1], [1, 3, 0, 8],
-  ...                        [2, 1, 8, 0]])
-  >>> rank_counts(similarity, [5, 5, 7, 7], draws=3).counts.tolist()
-  [6, 0]
+  Example:
+    >>> similarity = np.array([[0, 9, 1, 2], [9, 0, 3, 1], [1, 3, 0, 8],
+    ...                        [2, 1, 8, 0]])
+    >>> rank_counts(similarity, [5, 5, 7, 7], draws=3).counts.tolist()
+    [6, 0]
   """
   similarity, people, index = _check(similarity, identity_ids)
   ways = people.size if ways is None else ways
@@ -111,10 +111,10 @@ def cmc(
     ValueError: as `rank_counts`.
 
   Degenerate input: as `rank_counts`.
-
-  >>> similarity = np.array([[0, 2, 1], [2, 0, 3], [1, 3, 0]])
-  >>> cmc(similarity, [5, 5, 7], draws=50)[-1].item()
-  1.0
+  Example:
+    >>> similarity = np.array([[0, 2, 1], [2, 0, 3], [1, 3, 0]])
+    >>> cmc(similarity, [5, 5, 7], draws=50)[-1].item()
+    1.0
 
   References: ISO/IEC 19795-1; Phillips et al. 2011, Evaluation methods in face
   recognition.
@@ -150,9 +150,9 @@ def one_shot_accuracy(
 
   Degenerate input: a tie for the highest score is an error, so a constant
   similarity gives 0.
-
-  >>> one_shot_accuracy(np.ones((4, 4)), [5, 5, 7, 7])
-  0.0
+  Example:
+    >>> one_shot_accuracy(np.ones((4, 4)), [5, 5, 7, 7])
+    0.0
 
   References: Lake et al. 2011; Koch et al. 2015, Siamese neural networks for
   one-shot image recognition.

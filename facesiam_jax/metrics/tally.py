@@ -7,12 +7,17 @@ Cumulative counts stay integers until the last division, so rates are the
 nearest double to the true fraction.
 """
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from facesiam_jax.metrics.checks import (
+  check_pairs,
+  check_share,
+  check_threshold,
+)
 
 
 class Tally(NamedTuple):
@@ -66,53 +71,6 @@ class TarAtFar(NamedTuple):
   threshold: float
 
 
-def check_pairs(
-  scores: ArrayLike, same: ArrayLike
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns scores [P] and same (bool [P]), or refuses them by name.
-
-  Args:
-    scores: similarity of each pair, float [P], finite.
-    same: 1 = same person, 0 = not, bool or number [P].
-
-  Returns:
-    The scores, float32 if they came as float32 and float64 otherwise, so that
-    a threshold taken from them survives storing in their own type; and `same`
-    as bool [P].
-
-  Raises:
-    ValueError: naming `scores` or `same`, if ranks or lengths are wrong, a
-      score is NaN or infinite, a label is neither 0 nor 1, or one of the two
-      kinds of pair is absent.
-  """
-  scores, labels = np.asarray(scores), np.asarray(same)
-  if scores.dtype != np.float32:
-    scores = scores.astype(np.float64)
-  if scores.ndim != 1:
-    raise ValueError(f"scores must have rank 1, got shape {scores.shape}")
-  if labels.shape != scores.shape:
-    raise ValueError(
-      f"same must have the shape of scores {scores.shape}, got {labels.shape}"
-    )
-  if not np.isfinite(scores).all():
-    raise ValueError("scores must be finite, got NaN or infinity")
-  if not np.isin(labels, (0, 1)).all():
-    raise ValueError("same must hold only 0 and 1")
-  labels = labels.astype(bool)
-  if not labels.any() or labels.all():
-    raise ValueError(
-      "same must hold at least one genuine (1) and one impostor (0) pair, got "
-      f"{int(labels.sum())} genuine of {labels.size}"
-    )
-  return scores, labels
-
-
-def check_share(name: str, value: float) -> None:
-  """Raises ValueError unless 0 <= value <= 1."""
-  if not 0 <= value <= 1:
-    raise ValueError(f"{name} must lie in 0..1, got {value}")
-
-
 def tally(scores: ArrayLike, same: ArrayLike) -> Tally:
   """Counts genuine and impostor pairs at each distinct score.
 
@@ -127,16 +85,20 @@ def tally(scores: ArrayLike, same: ArrayLike) -> Tally:
     ValueError: as `check_pairs`.
 
   Degenerate input: equal scores share one entry, so no order is made up.
-
-  >>> counts = tally([0.9, 0.5, 0.5], [1, 1, 0])
-  >>> counts.genuine.tolist(), counts.impostor.tolist()
-  ([1, 1], [0, 1])
+  Example:
+    >>> counts = tally([0.9, 0.5, 0.5], [1, 1, 0])
+    >>> counts.genuine.tolist(), counts.impostor.tolist()
+    ([1, 1], [0, 1])
   """
   scores, labels = check_pairs(scores, same)
-  values, index = np.unique(scores, return_inverse=True)
-  genuine = np.bincount(index[labels], minlength=values.size)
-  impostor = np.bincount(index[~labels], minlength=values.size)
-  return Tally(values[::-1], genuine[::-1], impostor[::-1])
+  # Sorting values is many times quicker than finding the order of the pairs.
+  ordered = np.sort(scores)
+  starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+  values = ordered[starts]
+  both = np.diff(starts, append=scores.size)
+  kind = np.sort(scores[labels])
+  genuine = np.diff(np.searchsorted(kind, values), append=kind.size)
+  return Tally(values[::-1], genuine[::-1], (both - genuine)[::-1])
 
 
 def operating_points(counts: Tally) -> tuple[np.ndarray, np.ndarray]:
@@ -231,10 +193,7 @@ def _just_above(value: np.floating) -> float:
 
 def error_rates_of(counts: Tally, threshold: float) -> ErrorRates:
   """FMR and FNMR; see `facesiam_jax.metrics.verification.error_rates_at`."""
-  if math.isnan(threshold):
-    raise ValueError("threshold must be a number, got NaN")
-  # As float64: NumPy would round a Python float to the type of the scores.
-  accepted = counts.values >= np.float64(threshold)
+  accepted = counts.values >= check_threshold(threshold)
   return ErrorRates(
     int(counts.impostor[accepted].sum()) / counts.num_impostor,
     int(counts.genuine[~accepted].sum()) / counts.num_genuine,
@@ -247,6 +206,26 @@ def accuracy_of(counts: Tally, threshold: float) -> Accuracy:
   n_g, n_i = counts.num_genuine, counts.num_impostor
   wrong = round(fmr * n_i) + round(fnmr * n_g)
   return Accuracy(1 - wrong / (n_g + n_i), 1 - (fmr + fnmr) / 2)
+
+
+def best_threshold_of(counts: Tally) -> float:
+  """The threshold with the most right decisions on these pairs.
+
+  Args:
+    counts: the Tally; kinds of pair are not weighted.
+
+  Returns:
+    The threshold, half-way between two neighbouring scores; of several equally
+    good ones the highest: fewer false matches.
+
+  Degenerate input: where refusing everybody is best, it lies just above the
+  highest score.
+  Example:
+    >>> best_threshold_of(tally([0.75, 0.5, 0.0], [1, 1, 0]))
+    0.25
+  """
+  accepts, rejects = operating_points(counts)
+  return _between(counts.values, int(np.argmin(accepts + rejects)))
 
 
 def tar_at_far_of(counts: Tally, target: float) -> TarAtFar:

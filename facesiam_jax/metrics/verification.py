@@ -58,10 +58,10 @@ def roc(scores: ArrayLike, same: ArrayLike) -> Roc:
       labels other than 0 and 1, or only one kind of pair.
 
   Degenerate input: all scores equal gives the two end points only.
-
-  >>> curve = roc([0.9, 0.6, 0.6, 0.1], [1, 1, 0, 0])
-  >>> curve.fmr.tolist(), curve.tar.tolist()
-  ([0.0, 0.0, 0.5, 1.0], [0.0, 0.5, 1.0, 1.0])
+  Example:
+    >>> curve = roc([0.9, 0.6, 0.6, 0.1], [1, 1, 0, 0])
+    >>> curve.fmr.tolist(), curve.tar.tolist()
+    ([0.0, 0.0, 0.5, 1.0], [0.0, 0.5, 1.0, 1.0])
   """
   thresholds, fmr, fnmr = det_points(scores, same)
   return Roc(thresholds, fmr, 1 - fnmr)
@@ -82,9 +82,9 @@ def det_points(scores: ArrayLike, same: ArrayLike) -> Det:
     ValueError: as `roc`.
 
   Degenerate input: all scores equal gives the two end points only.
-
-  >>> det_points([0.9, 0.1], [1, 0]).fnmr.tolist()
-  [1.0, 0.0, 0.0]
+  Example:
+    >>> det_points([0.9, 0.1], [1, 0]).fnmr.tolist()
+    [1.0, 0.0, 0.0]
 
   References: Martin et al. 1997, The DET curve in assessment of detection task
   performance.
@@ -111,9 +111,9 @@ def auc(scores: ArrayLike, same: ArrayLike) -> float:
     ValueError: as `roc`.
 
   Degenerate input: all scores equal gives 0.5.
-
-  >>> auc([0.9, 0.6, 0.6, 0.1], [1, 1, 0, 0])
-  0.875
+  Example:
+    >>> auc([0.9, 0.6, 0.6, 0.1], [1, 1, 0, 0])
+    0.875
 
   References: Hanley and McNeil 1982; Mann and Whitney 1947.
   """
@@ -142,9 +142,9 @@ def eer(scores: ArrayLike, same: ArrayLike) -> Eer:
 
   Degenerate input: perfect separation gives 0, 0 and the middle of the gap; all
   scores equal gives 0.5, 0.5 and a threshold just above them.
-
-  >>> eer([0.9, 0.8, 0.3, 0.7, 0.2, 0.1], [1, 1, 1, 0, 0, 0])
-  Eer(rocch=0.16666666666666666, raw=0.3333333333333333, threshold=0.5)
+  Example:
+    >>> eer([0.9, 0.8, 0.3, 0.7, 0.2, 0.1], [1, 1, 1, 0, 0, 0])
+    Eer(rocch=0.16666666666666666, raw=0.3333333333333333, threshold=0.5)
 
   References: Bruemmer and de Villiers 2013, The BOSARIS toolkit (ROCCH-EER).
   """
@@ -168,9 +168,9 @@ def error_rates_at(
     ValueError: as `roc`, or if the threshold is NaN.
 
   Degenerate input: a score equal to the threshold is accepted.
-
-  >>> error_rates_at([0.9, 0.5, 0.5, 0.1], [1, 1, 0, 0], 0.5)
-  ErrorRates(fmr=0.5, fnmr=0.0)
+  Example:
+    >>> error_rates_at([0.9, 0.5, 0.5, 0.1], [1, 1, 0, 0], 0.5)
+    ErrorRates(fmr=0.5, fnmr=0.0)
   """
   return tally_lib.error_rates_of(tally_lib.tally(scores, same), threshold)
 
@@ -194,9 +194,9 @@ def accuracy_at(
     ValueError: as `roc`, or if the threshold is NaN.
 
   Degenerate input: a score equal to the threshold is accepted.
-
-  >>> accuracy_at([0.9, 0.4, 0.3, 0.2], [1, 0, 0, 0], 0.95)
-  Accuracy(raw=0.75, balanced=0.5)
+  Example:
+    >>> accuracy_at([0.9, 0.4, 0.3, 0.2], [1, 0, 0, 0], 0.95)
+    Accuracy(raw=0.75, balanced=0.5)
   """
   return tally_lib.accuracy_of(tally_lib.tally(scores, same), threshold)
 
@@ -221,9 +221,9 @@ def tar_at_far(scores: ArrayLike, same: ArrayLike, target: float) -> TarAtFar:
 
   Degenerate input: if even the highest score would exceed the target, the TAR
   is 0 and the threshold the next number above that score.
-
-  >>> tar_at_far([0.9, 0.7, 0.8, 0.1], [1, 1, 0, 0], 0.4)
-  TarAtFar(tar=0.5, threshold=0.9)
+  Example:
+    >>> tar_at_far([0.9, 0.7, 0.8, 0.1], [1, 1, 0, 0], 0.4)
+    TarAtFar(tar=0.5, threshold=0.9)
   """
   return tally_lib.tar_at_far_of(tally_lib.tally(scores, same), target)
 
@@ -245,9 +245,9 @@ def threshold_at_fmr(
     ValueError: as `tar_at_far`.
 
   Degenerate input: as `tar_at_far`.
-
-  >>> threshold_at_fmr([0.9, 0.7, 0.8, 0.1], [1, 1, 0, 0], 0.5)
-  0.7
+  Example:
+    >>> threshold_at_fmr([0.9, 0.7, 0.8, 0.1], [1, 1, 0, 0], 0.5)
+    0.7
   """
   return tar_at_far(scores, same, target).threshold
 
@@ -266,8 +266,8 @@ def threshold_at_eer(scores: ArrayLike, same: ArrayLike) -> float:
     ValueError: as `roc`.
 
   Degenerate input: as `eer`.
-
-  >>> threshold_at_eer([0.75, 0.25], [1, 0])
-  0.5
+  Example:
+    >>> threshold_at_eer([0.75, 0.25], [1, 0])
+    0.5
   """
   return eer(scores, same).threshold
