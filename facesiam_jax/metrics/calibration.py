@@ -48,6 +48,7 @@ def fit_platt(scores: ArrayLike, same: ArrayLike) -> Platt:
   impostors outnumber genuine pairs many times, are thereby not in the logit:
   for another prior p add log(p / (1 - p)). The targets are Platt's (n_g + 1) /
   (n_g + 2) and 1 / (n_i + 2), which keep w finite on separable scores.
+  Batch meaning: all pairs together make one map.
 
   Args:
     scores: similarity of each pair, float [P], finite; bigger is closer.
@@ -148,6 +149,7 @@ def person_bootstrap(
   A person drawn m times counts m times in their own genuine pairs, and m * n
   times in impostor pairs with someone drawn n times; pairs of a person with
   their own copy are dropped.
+  Batch meaning: all pairs together make one set of intervals.
 
   Args:
     statistics: counts of a resample -> metrics by name, the same names each

@@ -7,6 +7,8 @@ otherwise sort anywhere and give a number that looks right.
 import numpy as np
 from numpy.typing import ArrayLike
 
+_INT64_END = 2**63
+
 
 def check_floats(name: str, values: ArrayLike, rank: int) -> np.ndarray:
   """Returns finite numbers as float32 or float64, or refuses them by name.
@@ -175,13 +177,13 @@ def number(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """
   if ids.dtype.kind in "iu":
     lowest, highest = int(ids.min()), int(ids.max())
-    # A table is many times quicker than sorting, if it is not much larger.
-    if highest - lowest <= 2 * ids.size:
-      offsets = (ids - ids.dtype.type(lowest)).astype(np.int64)
+    # A table is many times quicker than sorting, if it is not much larger. In
+    # int64, for the range of a narrow type may not fit it.
+    if highest - lowest <= 2 * ids.size and highest < _INT64_END:
+      offsets = ids.astype(np.int64) - lowest
       seen = np.bincount(offsets) > 0
-      known = np.flatnonzero(seen)
-      places = np.cumsum(seen) - 1
-      return known.astype(ids.dtype) + ids.dtype.type(lowest), places[offsets]
+      known = (np.flatnonzero(seen) + lowest).astype(ids.dtype)
+      return known, (np.cumsum(seen) - 1)[offsets]
   known, index = np.unique(ids, return_inverse=True)
   return known, index
 

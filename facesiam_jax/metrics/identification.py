@@ -41,6 +41,7 @@ def rank_counts(
   ways: int | None = None,
 ) -> RankCounts:
   """Counts at which rank a probe's own person comes, over random references.
+  Batch meaning: all images together make one table.
 
   Args:
     similarity: probe (row) against reference (column), float [N, N]; bigger is
@@ -95,6 +96,7 @@ def cmc(
   """Computes the cumulative match characteristic over random references.
 
     CMC(k) = share of probes whose own person is among the k best
+  Batch meaning: all images together make one curve.
 
   Args:
     similarity: probe (row) against reference (column), float [N, N].
@@ -134,6 +136,7 @@ def one_shot_accuracy(
   ways: int | None = None,
 ) -> float:
   """Computes the share of probes whose own person's reference scores highest.
+  Batch meaning: all images together make one number.
 
   Args:
     similarity: probe (row) against reference (column), float [N, N].

@@ -68,8 +68,8 @@ def fit_isotonic(scores: ArrayLike, same: ArrayLike) -> Isotonic:
     ValueError: naming the argument, for a wrong rank or length, NaN, infinity,
       labels other than 0 and 1, or only one kind of pair.
 
-  Degenerate input: all scores equal give one block with log likelihood ratio 0;
-  so do scores with the wrong sign.
+  Degenerate input: all scores equal, or with the wrong sign, are pooled to log
+  likelihood ratios of 0, but for the pairs added.
   Example:
     >>> fit = fit_isotonic([0.9, 0.8, 0.4, 0.3], [1, 1, 0, 0])
     >>> fit.llr([0.9, 0.7, 0.1]).round(3).tolist()

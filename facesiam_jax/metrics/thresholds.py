@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from facesiam_jax.metrics import checks, verification
+from facesiam_jax.metrics.calibration import MIN_PEOPLE
 
 MIN_ERRORS = 30
 MIN_PERSON_PAIRS = 30
-MIN_PEOPLE = 30
 
 
 class GaussianFit(NamedTuple):

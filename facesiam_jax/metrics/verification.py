@@ -45,6 +45,7 @@ class Det(NamedTuple):
 
 def roc(scores: ArrayLike, same: ArrayLike) -> Roc:
   """Computes the whole ROC curve, one point for each distinct score.
+  Batch meaning: all pairs together make one curve.
 
   Args:
     scores: similarity of each pair, float [P], finite; bigger is closer.
@@ -69,6 +70,7 @@ def roc(scores: ArrayLike, same: ArrayLike) -> Roc:
 
 def det_points(scores: ArrayLike, same: ArrayLike) -> Det:
   """Computes FMR and FNMR at every distinct score.
+  Batch meaning: all pairs together make one curve.
 
   Args:
     scores: similarity of each pair, float [P], finite; bigger is closer.
@@ -99,6 +101,7 @@ def auc(scores: ArrayLike, same: ArrayLike) -> float:
   """Computes the area under the ROC curve by mid-ranks.
 
     P(genuine score > impostor score) + P(equal) / 2
+  Batch meaning: all pairs together make one number.
 
   Args:
     scores: similarity of each pair, float [P], finite; bigger is closer.
@@ -127,6 +130,7 @@ def eer(scores: ArrayLike, same: ArrayLike) -> Eer:
   `rocch` reads the crossing off the convex hull of the ROC curve (never above
   0.5, the rate that mixing two thresholds can reach), `raw` off the curve
   itself with straight lines between neighbouring points. State which you quote.
+  Batch meaning: all pairs together make one result.
 
   Args:
     scores: similarity of each pair, float [P], finite; bigger is closer.
@@ -155,6 +159,7 @@ def error_rates_at(
   scores: ArrayLike, same: ArrayLike, threshold: float
 ) -> ErrorRates:
   """Computes FMR and FNMR of the decision score >= threshold.
+  Batch meaning: all pairs together make one pair of numbers.
 
   Args:
     scores: similarity of each pair, float [P], finite; bigger is closer.
@@ -179,6 +184,7 @@ def accuracy_at(
   scores: ArrayLike, same: ArrayLike, threshold: float
 ) -> Accuracy:
   """Computes the accuracy of the decision score >= threshold.
+  Batch meaning: all pairs together make one pair of numbers.
 
   Args:
     scores: similarity of each pair, float [P], finite; bigger is closer.
@@ -206,6 +212,7 @@ def tar_at_far(scores: ArrayLike, same: ArrayLike, target: float) -> TarAtFar:
 
   The threshold is the smallest observed score with FMR(t) <= target, so the
   target is never exceeded and nothing is interpolated.
+  Batch meaning: all pairs together make one number.
 
   Args:
     scores: similarity of each pair, float [P], finite; bigger is closer.
@@ -232,6 +239,7 @@ def threshold_at_fmr(
   scores: ArrayLike, same: ArrayLike, target: float
 ) -> float:
   """Returns the smallest observed score with FMR <= target.
+  Batch meaning: all pairs together make one threshold.
 
   Args:
     scores: similarity of each pair, float [P], finite; bigger is closer.
@@ -254,6 +262,7 @@ def threshold_at_fmr(
 
 def threshold_at_eer(scores: ArrayLike, same: ArrayLike) -> float:
   """Returns the threshold at which FMR and FNMR are nearest to each other.
+  Batch meaning: all pairs together make one threshold.
 
   Args:
     scores: similarity of each pair, float [P], finite; bigger is closer.

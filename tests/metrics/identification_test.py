@@ -1,43 +1,11 @@
 """Tests of facesiam_jax.metrics.identification."""
 
-import doctest
-import math
-
 import numpy as np
 import pytest
+from reference import metric_cases
+from reference import metrics_search as reference
 
 from facesiam_jax.metrics import identification
-from tests.reference import metrics as reference
-
-
-def _case(seed=0, sizes=(5, 3, 4, 1, 2)):
-  rng = np.random.default_rng(seed)
-  ids = np.repeat(np.arange(len(sizes)) * 7 + 3, sizes).astype(np.int32)
-  similarity = rng.normal(size=(ids.size, ids.size))
-  similarity += 1.5 * (ids[:, None] == ids[None])
-  # Some images score high against every probe.
-  similarity += 1.5 * rng.normal(size=ids.size)[None]
-  order = rng.permutation(ids.size)
-  return similarity[np.ix_(order, order)], ids[order]
-
-
-def test_docstring_examples():
-  result = doctest.testmod(identification)
-  assert result.attempted and not result.failed
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_mean_over_draws_is_the_exact_expectation(seed):
-  # The similarity is not symmetric: rows and columns cannot be confused.
-  similarity, ids = _case(seed)
-  exact = reference.expected_one_shot(similarity, ids)
-  drawn = identification.one_shot_accuracy(similarity, ids, draws=4000)
-  assert 0.2 < exact < 0.9
-  # 10 probes a draw: standard error below 0.5 / sqrt(4000) = 0.008.
-  assert abs(drawn - exact) < 0.025
-  for wrong in (similarity.T, -similarity):
-    value = identification.one_shot_accuracy(wrong, ids, draws=1000)
-    assert abs(value - exact) > 0.03
 
 
 def test_ranks_equal_loop_reference():
@@ -46,7 +14,7 @@ def test_ranks_equal_loop_reference():
   ids = np.array([9, 4, 4, 6, 1])
   for _ in range(20):
     similarity = rng.integers(0, 4, size=(5, 5))
-    counts = identification.rank_counts(similarity, ids, draws=200).counts
+    counts = identification.rank_counts(similarity, ids, draws=40).counts
     first = reference.ranks_for_references(
       similarity, ids, {9: 0, 4: 1, 6: 3, 1: 4}
     )
@@ -57,7 +25,7 @@ def test_ranks_equal_loop_reference():
 
 
 def test_perfect_and_constant_similarity():
-  _, ids = _case()
+  _, ids = metric_cases.square()
   same = (ids[:, None] == ids[None]).astype(float)
   assert identification.one_shot_accuracy(same, ids) == 1.0
   assert identification.one_shot_accuracy(-same, ids) == 0.0
@@ -78,7 +46,7 @@ def test_chance_level():
 
 
 def test_cmc_is_cumulative_and_starts_at_one_shot_accuracy():
-  similarity, ids = _case()
+  similarity, ids = metric_cases.square()
   curve = identification.cmc(similarity, ids, seed=3)
   assert curve.shape == (5,)
   assert curve[-1] == 1.0
@@ -91,7 +59,7 @@ def test_cmc_is_cumulative_and_starts_at_one_shot_accuracy():
 
 
 def test_invariances():
-  similarity, ids = _case()
+  similarity, ids = metric_cases.square()
   base = identification.rank_counts(similarity, ids, seed=5).counts
   again = identification.rank_counts(similarity, ids, seed=5).counts
   other = identification.rank_counts(similarity, ids, seed=6).counts
@@ -101,24 +69,17 @@ def test_invariances():
   np.testing.assert_array_equal(base, mapped)
   np.testing.assert_array_equal(base, renamed)
   assert (base != other).any()
-  order = np.random.default_rng(0).permutation(ids.size)
-  exact = reference.expected_one_shot(
-    similarity[np.ix_(order, order)], ids[order]
-  )
-  assert math.isclose(
-    exact, reference.expected_one_shot(similarity, ids), abs_tol=1e-12
-  )
 
 
 def test_the_diagonal_is_never_read():
-  similarity, ids = _case()
+  similarity, ids = metric_cases.square()
   expected = identification.one_shot_accuracy(similarity, ids)
   np.fill_diagonal(similarity, np.nan)
   assert identification.one_shot_accuracy(similarity, ids) == expected
 
 
 def test_bad_input_is_refused_by_name():
-  similarity, ids = _case()
+  similarity, ids = metric_cases.square()
   check = identification.one_shot_accuracy
   with pytest.raises(ValueError, match=r"similarity must have shape \[15, 15"):
     check(similarity[:-1], ids)

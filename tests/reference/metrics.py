@@ -82,80 +82,6 @@ def tar_at_far(scores, same, target):
   return best_tar, best_threshold
 
 
-def expected_one_shot(similarity, identity_ids):
-  """Mean one-shot accuracy over every possible choice of references.
-
-  For a probe and a reference of the same person, the chance that nobody else's
-  random reference scores as high is a product over the other people.
-  """
-  members = {}
-  for row, person in enumerate(identity_ids):
-    members.setdefault(person, []).append(row)
-  right = probes = 0.0
-  for person, rows in members.items():
-    total = 0.0
-    for probe in rows:
-      for own in rows:
-        if own == probe:
-          continue
-        chance = 1.0
-        for other, other_rows in members.items():
-          if other == person:
-            continue
-          below = 0
-          for row in other_rows:
-            if similarity[probe][row] < similarity[probe][own]:
-              below += 1
-          chance *= below / len(other_rows)
-        total += chance
-    # Each draw takes one of the n images as reference, all equally likely.
-    right += total / len(rows)
-    probes += len(rows) - 1
-  return right / probes
-
-
-def ranks_for_references(similarity, identity_ids, references):
-  """Rank of each probe's person, for references given as person -> row."""
-  ranks = []
-  for probe, person in enumerate(identity_ids):
-    if person not in references or references[person] == probe:
-      continue
-    rank = 1
-    for other, row in references.items():
-      if other != person:
-        own_score = similarity[probe][references[person]]
-        if similarity[probe][row] >= own_score:
-          rank += 1
-    ranks.append(rank)
-  return ranks
-
-
-def platt_gradient(w, b, scores, same):
-  """Gradient of the balanced Platt loss, by the textbook formula."""
-  num_genuine = sum(1 for label in same if label)
-  num_impostor = len(same) - num_genuine
-  in_w = in_b = 0.0
-  for score, label in zip(scores, same, strict=True):
-    p = 1 / (1 + math.exp(-(w * score + b)))
-    if label:
-      target, weight = (num_genuine + 1) / (num_genuine + 2), num_genuine
-    else:
-      target, weight = 1 / (num_impostor + 2), num_impostor
-    in_w += (p - target) * score / (2 * weight)
-    in_b += (p - target) / (2 * weight)
-  return in_w, in_b
-
-
-def cllr(logits, same):
-  """Cost of the log likelihood ratio in bits (Bruemmer and du Preez 2006)."""
-  costs = {True: [], False: []}
-  for logit, label in zip(logits, same, strict=True):
-    sign = -1 if label else 1
-    costs[bool(label)].append(math.log2(1 + math.exp(sign * logit)))
-  genuine, impostor = costs[True], costs[False]
-  return (sum(genuine) / len(genuine) + sum(impostor) / len(impostor)) / 2
-
-
 def resampled_pairs(scores, people_a, people_b, drawn):
   """(score, same) of each pair of a bootstrap, copy by copy.
 
@@ -172,3 +98,63 @@ def resampled_pairs(scores, people_a, people_b, drawn):
           continue
         pairs.append((score, int(a == b)))
   return pairs
+
+
+def best_threshold(scores, same):
+  """Highest of the thresholds, between scores, with the most right decisions.
+
+  The next number above the highest score, midpoints, and the lowest score.
+  """
+  values = sorted(set(scores), reverse=True)
+  above = math.nextafter(values[0], math.inf)
+  middles = [(a + b) / 2 for a, b in zip(values, values[1:], strict=False)]
+  best, right = None, -1
+  for threshold in [above, *middles, values[-1]]:
+    decisions = [
+      (score >= threshold) == bool(label)
+      for score, label in zip(scores, same, strict=True)
+    ]
+    if sum(decisions) > right:
+      best, right = threshold, sum(decisions)
+  return best
+
+
+def k_fold(scores, same, folds):
+  """(mean, standard error, accuracies, thresholds), fold by fold."""
+  accuracies, thresholds = [], []
+  rows = list(zip(scores, same, folds, strict=True))
+  for fold in sorted(set(folds)):
+    rest = [row for row in rows if row[2] != fold]
+    threshold = best_threshold([r[0] for r in rest], [r[1] for r in rest])
+    own = [row for row in rows if row[2] == fold]
+    right = [(score >= threshold) == bool(label) for score, label, _ in own]
+    accuracies.append(sum(right) / len(right))
+    thresholds.append(threshold)
+  num = len(accuracies)
+  mean = sum(accuracies) / num
+  variance = sum((a - mean) ** 2 for a in accuracies) / (num - 1)
+  return mean, math.sqrt(variance / num), accuracies, thresholds
+
+
+def distances(values, limits):
+  """(mean, sd, shares below the limits, count) of one kind of pair."""
+  num = len(values)
+  mean = sum(values) / num
+  sd = math.sqrt(sum((value - mean) ** 2 for value in values) / num)
+  shares = [sum(1 for v in values if v < limit) / num for limit in limits]
+  return mean, sd, shares, num
+
+
+def log_density(x, mean, sd):
+  """Logarithm of the normal density, less a constant."""
+  return -0.5 * ((x - mean) / sd) ** 2 - math.log(sd)
+
+
+def gaussian_crossing(mean_a, sd_a, mean_b, sd_b):
+  """Bisection between the means for equal density."""
+  gap = lambda x: log_density(x, mean_a, sd_a) - log_density(x, mean_b, sd_b)
+  low, high = mean_a, mean_b
+  for _ in range(200):
+    middle = (low + high) / 2
+    low, high = (middle, high) if gap(middle) > 0 else (low, middle)
+  return (low + high) / 2

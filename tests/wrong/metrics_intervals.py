@@ -1,0 +1,234 @@
+"""Plausible mistakes in intervals over people."""
+
+import functools
+import math
+
+import numpy as np
+from reference import metric_cases
+from reference import metrics as scores_reference
+from reference import metrics_people as reference
+from scipy import stats
+from variants import Variants
+
+from facesiam_jax import metrics
+from facesiam_jax.metrics import tally
+
+# Student's quantile is a table of its integral.
+_CLOSE = {"rtol": 1e-5, "atol": 1e-9}
+_EXACT = {"rtol": 1e-12, "atol": 1e-12}
+_THRESHOLDS = (0.8, 2.0, 9.0, -9.0)
+
+
+def _end(value):
+  return math.nan if value is None else value
+
+
+def check_error_rate_intervals(function):
+  cases = [
+    metric_cases.people(seed=0),
+    metric_cases.people(seed=1, num_people=9, effect=1.5),
+    # No effect of people: the covariances may sum to less than 0.
+    metric_cases.people(seed=2, num_people=6, effect=0.0),
+  ]
+  for scores, a, b in cases:
+    for threshold in _THRESHOLDS:
+      for level in (0.95, 0.8):
+        found = function(scores, a, b, threshold, level=level, min_people=2)
+        for kind, genuine in ((found.fmr, False), (found.fnmr, True)):
+          expected = reference.rate_interval(
+            scores, a, b, threshold, genuine, level
+          )
+          np.testing.assert_allclose(
+            [kind.rate, kind.low, kind.high, _end(kind.effective_pairs)],
+            [_end(value) for value in expected],
+            **_CLOSE,
+          )
+
+
+def _rate(errors, effective, quantile, units, level):
+  rate = np.mean(errors)
+  if rate in (0, 1):
+    bound = min(-math.log(1 - level) / units, 1)
+    ends = (0.0, bound) if rate == 0 else (1 - bound, 1.0)
+    effective = None
+  else:
+    ends = reference.wilson(rate, effective, quantile)
+  return metrics.RateInterval(
+    rate, *ends, int(np.sum(errors)), len(errors), effective, 9, None
+  )
+
+
+def _intervals(
+  scores,
+  a,
+  b,
+  threshold,
+  *,
+  level,
+  min_people,
+  raw=False,
+  shared=True,
+  floor=True,
+  factor=True,
+  student=True,
+  centred=True,
+  image_units=False,
+):
+  """Intervals with one thing wrong."""
+  result = []
+  for genuine in (False, True):
+    chosen = (a == b) == genuine
+    errors = (scores[chosen] < threshold) == genuine
+    people = np.unique([a[chosen], b[chosen]])
+    table = np.zeros((people.size, people.size))
+    places = np.searchsorted(people, np.sort([a[chosen], b[chosen]], axis=0))
+    excess = errors - errors.mean() * centred
+    np.add.at(table, tuple(places), excess)
+    units = len(set(zip(*places, strict=True)))
+    both = table + table.T - np.diag(np.diagonal(table))
+    sums = both.sum(axis=1)
+    squares = (table**2).sum()
+    cross = 0.0 if genuine else (sums**2).sum() - 2 * squares
+    cross = max(cross, 0) if floor else cross
+    variance = (squares + cross * shared) / errors.size**2
+    n = people.size
+    if factor:
+      variance *= n / (n - 1) if genuine else n / (n - 2)
+    mean = errors.mean()
+    naive = mean * (1 - mean) / errors.size
+    effective = errors.size
+    if not raw and 0 < mean < 1:
+      effective = mean * (1 - mean) / max(variance, naive)
+    quantile = stats.norm.ppf((1 + level) / 2)
+    if student and not raw and (sums**2).any():
+      kurtosis = n * (sums**4).sum() / (sums**2).sum() ** 2
+      freedom = min(2 * n / max(kurtosis - 1, 1e-9), n - 1)
+      quantile = stats.t.ppf((1 + level) / 2, freedom)
+    units = errors.size if image_units else units
+    result.append(_rate(errors, effective, quantile, units, level))
+  return metrics.ErrorRateIntervals(*result)
+
+
+def check_rule_of_three(function):
+  for num in (1, 2, 7, 435):
+    for level in (0.5, 0.95, 0.99):
+      expected = min(-math.log(1 - level) / num, 1)
+      np.testing.assert_allclose(function(num, level=level), expected, **_EXACT)
+
+
+def check_person_bootstrap(function):
+  """Copy by copy, on the same draws of people."""
+  scores, a, b = metric_cases.people(5, images=2, drop=0.0)
+  scores = np.round(scores, 1)
+  seen = []
+
+  def record(counts):
+    seen.append(counts)
+    return {"impostor": counts.num_impostor}
+
+  result = function(
+    record, scores, a, b, resamples=12, seed=4, min_people=2, level=0.5
+  )
+  people, rng, numbers = np.unique(a), np.random.default_rng(4), []
+  for counts in seen:
+    drawn = people[rng.integers(5, size=5)]
+    pairs = scores_reference.resampled_pairs(scores, a, b, drawn)
+    expected = tally.tally(*np.array(pairs).T)
+    numbers.append(expected.num_impostor)
+    for got, want in zip(counts, expected, strict=True):
+      np.testing.assert_array_equal(got, want)
+  assert len(seen) == 12
+  np.testing.assert_allclose(
+    result.intervals["impostor"], np.quantile(numbers, [0.25, 0.75]), **_EXACT
+  )
+
+
+def _bootstrap(
+  statistics,
+  scores,
+  a,
+  b,
+  *,
+  resamples,
+  seed,
+  level,
+  min_people,
+  weigh=lambda m, n: m * n,
+  own=lambda m: m,
+  replace=True,
+  tail=None,
+):
+  rng = np.random.default_rng(seed)
+  people = np.unique([a, b])
+  results = []
+  for _ in range(resamples):
+    if replace:
+      drawn = people[rng.integers(people.size, size=people.size)]
+    else:
+      drawn = rng.permutation(people)[: people.size // 2]
+    m, n = ((drawn[:, None] == end).sum(axis=0) for end in (a, b))
+    times = np.where(a == b, own(m), weigh(m, n)).astype(int)
+    repeated = np.repeat(np.arange(a.size), times)
+    results.append(
+      statistics(tally.tally(scores[repeated], (a == b)[repeated]))
+    )
+  tail = (1 - level) / 2 if tail is None else tail
+  return metrics.Bootstrap(
+    {
+      name: tuple(np.quantile([r[name] for r in results], [tail, 1 - tail]))
+      for name in results[0]
+    },
+    None,
+  )
+
+
+VARIANTS = {
+  "metrics.error_rate_intervals": Variants(
+    metrics.error_rate_intervals,
+    check_error_rate_intervals,
+    {
+      "pairs taken for independent": functools.partial(_intervals, raw=True),
+      "no shared people": functools.partial(_intervals, shared=False),
+      "negative covariances": functools.partial(_intervals, floor=False),
+      "no factor for few people": functools.partial(_intervals, factor=False),
+      "normal quantile": functools.partial(_intervals, student=False),
+      "not centred": functools.partial(_intervals, centred=False),
+      "rule of three on images": functools.partial(
+        _intervals, image_units=True
+      ),
+      "kinds swapped": lambda *a, **k: metrics.ErrorRateIntervals(
+        *metrics.error_rate_intervals(*a, **k)[::-1]
+      ),
+    },
+  ),
+  "metrics.rule_of_three": Variants(
+    metrics.rule_of_three,
+    check_rule_of_three,
+    {
+      "three whatever the level": lambda n, level: min(3 / n, 1),
+      "not cut at 1": lambda n, level: -math.log(1 - level) / n,
+      "two-sided": lambda n, level: min(-math.log((1 - level) / 2) / n, 1),
+      "exact binomial": lambda n, level: 1 - (1 - level) ** (1 / n),
+      "root of n": lambda n, level: min(-math.log(1 - level) / n**0.5, 1),
+      "level for its complement": lambda n, level: min(-math.log(level) / n, 1),
+    },
+  ),
+  "metrics.person_bootstrap": Variants(
+    metrics.person_bootstrap,
+    check_person_bootstrap,
+    {
+      "pairs of a person with their copy": functools.partial(
+        _bootstrap, own=lambda m: m * m
+      ),
+      "impostor pairs once": functools.partial(
+        _bootstrap, weigh=lambda m, n: (m > 0) & (n > 0)
+      ),
+      "copies added": functools.partial(
+        _bootstrap, weigh=lambda m, n: (m + n) * (m > 0) * (n > 0)
+      ),
+      "one end only": functools.partial(_bootstrap, weigh=lambda m, n: m),
+      "without replacement": functools.partial(_bootstrap, replace=False),
+      "whole range": functools.partial(_bootstrap, tail=0.0),
+    },
+  ),
+}
