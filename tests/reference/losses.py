@@ -23,11 +23,12 @@ def cosine(x, y):
   return dot / math.sqrt(norm_x) / math.sqrt(norm_y)
 
 
-def binary_cross_entropy(logits, same):
+def binary_cross_entropy(logits, same, pos_weight=1.0):
   losses = []
   for z, y in zip(logits, same, strict=True):
     p = 1.0 / (1.0 + math.exp(-float(z)))
-    losses.append(-math.log(p) if y == 1 else -math.log(1.0 - p))
+    loss = -float(y) * pos_weight * math.log(p) if y else 0.0
+    losses.append(loss - (1.0 - float(y)) * math.log(1.0 - p))
   return np.array(losses)
 
 
@@ -39,33 +40,62 @@ def contrastive(distances, same, margin):
   return np.array(losses)
 
 
+def margin_loss(distances, same, beta, margin):
+  losses = []
+  for d, y, b in zip(distances, same, beta, strict=True):
+    beyond = float(d) - float(b)
+    losses.append(max(margin + (beyond if y == 1 else -beyond), 0.0))
+  return np.array(losses)
+
+
 def triplet_margin(positive, negative, margin):
   pairs = zip(positive, negative, strict=True)
   return np.array([max(float(p) - float(n) + margin, 0.0) for p, n in pairs])
 
 
-def supcon(embeddings, ids, temperature):
-  """Values and weights of every row as anchor against all rows."""
-  values, weights = [], []
-  for a in range(len(ids)):
-    total, positives = 0.0, []
-    for k in range(len(ids)):
-      if k == a:
-        continue
-      s = cosine(embeddings[a], embeddings[k]) / temperature
-      total += math.exp(s)
-      if ids[k] == ids[a]:
-        positives.append(s)
-    if not positives:
-      values.append(0.0)
-      weights.append(0.0)
-      continue
-    loss = 0.0
-    for s in positives:
-      loss -= math.log(math.exp(s) / total)
-    values.append(loss / len(positives))
-    weights.append(1.0)
-  return np.array(values), np.array(weights)
+def soft_margin_triplet(positive, negative):
+  pairs = zip(positive, negative, strict=True)
+  return np.array(
+    [math.log(1.0 + math.exp(float(p) - float(n))) for p, n in pairs]
+  )
+
+
+def csc413_as_written(anchors, positives, negatives, margin):
+  losses = []
+  for a, p, n in zip(anchors, positives, negatives, strict=True):
+    # |x - y|^2 = 2 - 2 cos of unit vectors.
+    near, far = 2.0 - 2.0 * cosine(a, p), 2.0 - 2.0 * cosine(a, n)
+    losses.append(near - far + margin)
+  return np.array(losses)
+
+
+def csc413_as_run(anchors, positives, negatives, margin):
+  losses = []
+  for a, p, n in zip(anchors, positives, negatives, strict=True):
+    losses.append(max(distance(a, p) - distance(a, n) + margin, 0.0))
+  return np.array(losses)
+
+
+def center(embeddings, ids, centers):
+  return np.array(
+    [
+      0.5 * distance(x, centers[i]) ** 2
+      for x, i in zip(embeddings, ids, strict=True)
+    ]
+  )
+
+
+def update_centers(centers, embeddings, ids, weights, rate):
+  centers = np.array(centers, np.float64)
+  moved = centers.copy()
+  for j in range(len(centers)):
+    step, count = np.zeros(centers.shape[1]), 0
+    for x, i, w in zip(embeddings, ids, weights, strict=True):
+      if w > 0 and i == j:
+        step += centers[j] - np.asarray(x, np.float64)
+        count += 1
+    moved[j] = centers[j] - rate * step / (1 + count)
+  return moved
 
 
 def batch_hard(distances, ids):
