@@ -2,7 +2,11 @@
 
   facesiam train --config=olivetti --workdir=runs/olivetti
 
-Half a minute on two cores. Thirty people are too few to learn filters from
+Half a minute on two cores. Expected on the ten people of a fold, mean over the
+four folds and three seeds (benchmarks/olivetti.py): equal error rate 4 %,
+one-shot ten-way accuracy 96 %; FMR 0.5 % and FNMR 14 % at the threshold.
+
+Thirty people are too few to learn filters from
 (configs/olivetti_supcon.py is the best that a network trained by gradients
 did), so the filters are Gabor's and the training people say only how photos of
 one person differ: the last layer is fitted in closed form to that scatter.

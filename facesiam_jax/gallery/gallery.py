@@ -99,6 +99,16 @@ def _digests(rows: np.ndarray) -> list[bytes]:
   return [hashlib.sha256(kind + row.tobytes()).digest() for row in rows]
 
 
+def _check_metric(bundle: Bundle) -> None:
+  """Raises UserError before a gallery is made that could not be searched."""
+  if bundle.metric not in search.METRICS:
+    raise errors.UserError(
+      f"the bundle's head ranks people by {bundle.metric!r}, but a gallery is "
+      f"searched by {' or '.join(search.METRICS)}; train with the head "
+      "cosine_logistic or euclidean_logistic, or use `facesiam verify`."
+    )
+
+
 def _power_of_two(number: int) -> int:
   return 1 << max(0, number - 1).bit_length()
 
@@ -122,8 +132,10 @@ class Gallery:
       bundle: a loaded bundle.
 
     Raises:
-      UserError: if another bundle filled the store.
+      UserError: if another bundle filled the store, or the bundle's head
+        ranks people by something a gallery is not searched by.
     """
+    _check_metric(bundle)
     store.check_bundle(bundle.fingerprint)
     self.store = store
     self.bundle = bundle
@@ -150,8 +162,10 @@ class Gallery:
 
     Raises:
       UserError: if the file is missing, no gallery, filled by another bundle,
-        on a network file system or cannot be opened.
+        on a network file system or cannot be opened, or the bundle's head
+        ranks people by something a gallery is not searched by.
     """
+    _check_metric(bundle)
     if create:
       store = Store.create(
         path,

@@ -92,14 +92,15 @@ def fit_head(
     ratio: its logit is at even odds, whatever the mix of the fitting pairs.
 
   Raises:
-    ValueError: if a head that is to be fitted compares distances.
+    ValueError: if a head that is to be fitted is not monotone in cosines.
   """
   if recipe.objective.trains_head:
     return {"params": jax.device_get(state.eval_params["head"])}
-  if not isinstance(recipe.head, heads.CosineLogistic):
+  head = recipe.head
+  if not (isinstance(head, heads.CosineLogistic) and head.monotone):
     raise ValueError(
       "an objective that does not train the head needs the head "
-      f"'cosine_logistic', got {type(recipe.head).__name__}."
+      f"'cosine_logistic' with monotone=True, got {head!r}."
     )
   w, b = metrics.fit_platt(scores.values, scores.same)
   if w <= 0:

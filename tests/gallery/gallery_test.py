@@ -185,3 +185,11 @@ def test_imports_stay_light(statement, absent):
     [sys.executable, "-c", code], capture_output=True, text=True, check=True
   )
   assert result.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("metric", ["l1", "head"])
+def test_heads_that_no_search_ranks_by_are_refused(tmp_path, metric):
+  path = tmp_path / "g.db"
+  with pytest.raises(errors.UserError, match=f"by '{metric}'"):
+    gallery_lib.Gallery.open(path, FakeBundle(metric), create=True)
+  assert not path.exists()
