@@ -10,13 +10,18 @@ JOBS ?= auto
 DEMO_FLAGS ?=
 DEMO_DIR ?= runs/demo
 
-.PHONY: demo test lint soak benchmark clean
+.PHONY: demo test test-peers lint soak benchmark clean
 
 demo: $(READY)
 	$(BIN)/facesiam demo --workdir=$(DEMO_DIR) $(DEMO_FLAGS)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+# torch and the rest are large: an environment of their own, made once.
+PEERS := .venv-peers
+test-peers: $(PEERS)/.ready
+	$(PEERS)/bin/python -m pytest tests/peers -n $(JOBS) --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -43,3 +48,9 @@ $(READY): setup.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --editable '.[olivetti,dev]'
 	@touch $(READY)
+
+$(PEERS)/.ready: setup.py
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --editable '.[olivetti,dev,peers]'
+	@touch $@

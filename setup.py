@@ -38,6 +38,7 @@ _EXTRAS = {
     "scikit-learn>=1.9.1",
     "scipy>=1.17.1",
   ],
+  "peers": ["pytorch-metric-learning>=2.9.0", "torch>=2.13.0"],
 }
 
 setuptools.setup(

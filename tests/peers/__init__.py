@@ -1,0 +1,1 @@
+"""The library against torch, pytorch-metric-learning, optax, scikit-learn."""
