@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import math
 import os
 import pathlib
@@ -18,6 +19,7 @@ import tqdm
 from facesiam_jax import encoders, errors, heads, parallel
 from facesiam_jax.data import resident
 from facesiam_jax.encoders import inference
+from facesiam_jax.metrics import collapse
 from facesiam_jax.training import (
   checkpoint,
   metric_writer,
@@ -251,6 +253,7 @@ class _Run:
     self.state = parallel.replicate(state, self.mesh)
     self.pending: list[dict[str, jax.Array]] = []
     self.loss = math.nan
+    self.warned = False
 
   def _check_batch(self) -> None:
     objective, devices = self.recipe.objective, self.mesh.size
@@ -301,6 +304,15 @@ class _Run:
         )
     self.loss = means["loss"]
     writer.write(step, "train", means)
+    if not self.warned and collapse.is_collapsed(means["spread"]):
+      self.warned = True
+      logging.getLogger(__name__).warning(
+        "all embeddings are nearly the same at step %d (spread %.4f): training "
+        "has collapsed; lower config.optimizer.learning_rate, or choose an "
+        "objective without hardest negatives.",
+        step,
+        means["spread"],
+      )
 
   def evaluate(self, step: int, writer: metric_writer.MetricWriter) -> None:
     """Measures the state on validation people, where there are some."""

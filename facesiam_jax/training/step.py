@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from facesiam_jax import augment, glasses, parallel, preprocess
+from facesiam_jax import augment, glasses, ops, parallel, preprocess
 from facesiam_jax.data import resident
+from facesiam_jax.metrics import collapse
 from facesiam_jax.training import objectives
 from facesiam_jax.training import state as state_lib
 
@@ -132,6 +133,13 @@ def _gathered(
   )
 
 
+def _spread(recipe: Recipe, columns: jax.Array) -> jax.Array:
+  """How far apart the global batch lies, as the head compares it, 0..1."""
+  if recipe.head.metric == "cosine":
+    columns = ops.l2_normalize(columns)
+  return collapse.collapse_statistics(columns).spread
+
+
 def _update(
   recipe: Recipe, state: state_lib.TrainState, grads: Any, batch_stats: Any
 ) -> state_lib.TrainState:
@@ -167,8 +175,9 @@ def train_step(
     data: the training split, the same on every device.
 
   Returns:
-    (state, metrics): the new state and the global batch's loss, accuracy and
-    gradient norm, float32 scalars, all the same on every device.
+    (state, metrics): the new state and the global batch's loss, accuracy,
+    gradient norm and spread of the embeddings (`metrics.collapse`), float32
+    scalars, all the same on every device.
   """
   drawn = recipe.objective.draw(data.index, recipe.draw_key(), state.step)
   rows = parallel.own_rows(recipe.objective.batch_rows)
@@ -181,16 +190,15 @@ def train_step(
     embeddings, batch_stats = _embed(
       recipe, params, state.batch_stats, images, rows, dropout_key
     )
-    terms = recipe.objective.terms(
-      apply_head(recipe, params), _gathered(embeddings, ids, rows)
-    )
+    batch = _gathered(embeddings, ids, rows)
+    terms = recipe.objective.terms(apply_head(recipe, params), batch)
     # The weights do not depend on the parameters, so the global sum may be
     # taken outside the differentiation.
     total = lax.psum(lax.stop_gradient(jnp.sum(terms.weights)), parallel.AXIS)
     loss = jnp.sum(terms.values * terms.weights) / jnp.maximum(total, 1.0)
-    return loss, (terms, batch_stats)
+    return loss, (terms, batch.columns, batch_stats)
 
-  (loss, (terms, batch_stats)), grads = jax.value_and_grad(
+  (loss, (terms, columns, batch_stats)), grads = jax.value_and_grad(
     local_loss, has_aux=True
   )(state.params)
   grads = lax.psum(grads, parallel.AXIS)
@@ -198,6 +206,7 @@ def train_step(
     "loss": lax.psum(loss, parallel.AXIS),
     "accuracy": lax.pmean(jnp.mean(terms.correct), parallel.AXIS),
     "grad_norm": optax.tree.norm(grads),
+    "spread": _spread(recipe, columns),
   }
   return _update(recipe, state, grads, batch_stats), metrics
 

@@ -265,3 +265,18 @@ def test_workdir_that_is_a_file(tmp_path):
   path.write_text("")
   with pytest.raises(errors.UserError, match="is a file"):
     run.train(tiny.config(), path)
+
+
+@pytest.mark.parametrize("rate, warned", [(0.0, True), (0.05, False)])
+def test_a_collapsed_run_is_told_of(tmp_path, caplog, rate, warned):
+  """An encoder whose weights are zero but for a bias embeds all alike."""
+  config = tiny.config("supcon", optimizer__learning_rate=rate)
+  if warned:
+    with config.unlocked():
+      config.encoder.name = "run_test_encoders:Constant"
+      config.encoder.args = {}
+  loop.fit(config, tmp_path, tiny.split(), None)
+  said = [r for r in caplog.records if "has collapsed" in r.message]
+  assert len(said) == int(warned)
+  rows = metric_writer.read_metrics(tmp_path)
+  assert all(0 <= row["spread"] <= 1 for row in rows)
