@@ -180,8 +180,8 @@ EDGES = [
     "PML scales all weights by the largest of the matrix, forbidden pairs "
     "too, and leaves an anchor out whose own weights are then 0 or whose "
     "negatives are all beyond 1.4; ours scales each anchor's by its own "
-    "largest, and draws evenly where all are beyond. Wu et al. draw one "
-    "negative for every anchor.",
+    "largest, and draws evenly where all are beyond. The paper leaves no "
+    "anchor out.",
   ),
   Edge(
     "metrics.nll",

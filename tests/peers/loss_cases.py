@@ -361,7 +361,7 @@ _KEEP = (
   "anchors."
 )
 _UNIT = (
-  "Sohn 2016, section 3.2.2, does not scale embeddings to length 1 and "
+  "Sohn 2016, section 3, does not scale embeddings to length 1 and "
   "penalises their norm instead; PML's default does the former and not the "
   "latter, so that its loss cannot come near 0."
 )
@@ -637,8 +637,8 @@ CLASSES = [
     ),
     verdict="no annealing",
     why="PML's is the paper's eq. 7; ours with annealing=0 is it too. Our "
-    "default 5 is where the authors' own annealing ends: without any, "
-    "training does not start, as they write.",
+    "default 5 is where the annealing of the authors' training file "
+    "ends.",
   ),
   Case(
     "losses.sub_center",

@@ -63,7 +63,7 @@ a number of the paper. Samplers draw at random and have no number to compare.
 
 def static_cells(case: compare.Case) -> tuple[str, str, str, str]:
   """Returns what a row of the first table says besides its figures."""
-  why = case.why or "both as published"
+  why = case.why or "they agree"
   return f"`{case.name}`", case.peer, case.verdict, why
 
 
