@@ -43,7 +43,8 @@ def by_blocks(
 
   Only `block_rows` rows of the b x B matrix exist at a time, in the backward
   pass too, where each block is computed anew. The result is that of the whole
-  matrix: a row has all its columns, so nothing is lost at the seams.
+  matrix: a row has all its columns, so nothing is lost at the seams. Where
+  indices alone are wanted, pass `lax.stop_gradient` of the embeddings.
   Batch meaning: uses all pairs of anchors and columns of the *global* batch.
 
   Args:
