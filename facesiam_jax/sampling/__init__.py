@@ -10,6 +10,7 @@ from facesiam_jax.sampling.identities import (
   People,
   index_identities,
 )
+from facesiam_jax.sampling.people import class_balanced, people_times_images
 from facesiam_jax.sampling.tuples import (
   Pairs,
   Triplets,
@@ -18,7 +19,6 @@ from facesiam_jax.sampling.tuples import (
   pairs,
   triplets,
 )
-from facesiam_jax.sampling.people import class_balanced, people_times_images
 
 __all__ = [
   "IdentityIndex",
