@@ -18,7 +18,11 @@ from facesiam_jax import mining, ops  # noqa: E402
 from peers import compare, table  # noqa: E402
 from peers.cases import CASES, EDGES  # noqa: E402
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+  pytest.mark.slow,
+  # PML's SphereFace asks NumPy for something of a tensor.
+  pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning"),
+]
 _TABLE = pathlib.Path(__file__).parents[2] / "docs" / "peers.md"
 _named = lambda entries: [f"{e.name}-{e.peer}" for e in entries]
 
