@@ -58,7 +58,8 @@ def _run(proxies=PROXIES, columns=COLUMNS, ids=IDS, weights=WEIGHTS, kept=ALL):
 @pytest.mark.parametrize("name", list(HONEST))
 def test_mistakes_are_refused_for_what_they_are(name):
   """The right formula passes where the wrong ones are built and refused."""
-  VARIANTS[f"losses.{name}"].check(HONEST[name])
+  honest = jax.jit(HONEST[name])
+  VARIANTS[f"losses.{name}"].check(honest)
 
 
 def test_proxy_loss_does_not_depend_on_the_devices(devices):
@@ -175,7 +176,9 @@ def test_order_rotation_and_length_change_nothing():
 
 def test_bf16_is_cast_up_and_vmap_agrees():
   short = jnp.asarray(COLUMNS).astype(jnp.bfloat16)
-  loss = lambda x, c: losses.proxy_anchor(x, PROXY_IDS, c, IDS, **SETTINGS)[0]
+  loss = jax.jit(
+    lambda x, c: losses.proxy_anchor(x, PROXY_IDS, c, IDS, **SETTINGS)[0]
+  )
   expected = loss(PROXIES, short.astype(jnp.float32))
   np.testing.assert_array_equal(loss(PROXIES, short), expected)
   mapped = jax.jit(jax.vmap(loss))(

@@ -54,7 +54,8 @@ def _run(name, arrays=None, weights=WEIGHTS):
 @each_loss
 def test_mistakes_are_refused_for_what_they_are(name):
   """The right formula passes where the wrong ones are built and refused."""
-  VARIANTS[f"losses.{name}"].check(HONEST[name])
+  honest = jax.jit(HONEST[name])
+  VARIANTS[f"losses.{name}"].check(honest)
 
 
 @each_loss
@@ -85,10 +86,11 @@ def test_mean_over_active_triplets_is_zero_without_any():
     values, weights = losses.triplet_margin(near, far, margin=0.1)
     return ops.masked_mean(values, weights * (values > 0))
 
-  value, gradient = jax.value_and_grad(mean)(jnp.zeros(3), jnp.ones(3))
+  run = jax.jit(jax.value_and_grad(mean))
+  value, gradient = run(jnp.zeros(3), jnp.ones(3))
   assert float(value) == 0.0 and not np.any(gradient)
-  some = mean(jnp.array([0.5, 0.0]), jnp.array([0.3, 1.0]))
-  np.testing.assert_allclose(some, 0.3, rtol=1e-6)
+  near, far = jnp.array([0.5, 0.0, 0.0]), jnp.array([0.3, 1.0, 2.0])
+  np.testing.assert_allclose(run(near, far)[0], 0.3, rtol=1e-6)
 
 
 def test_collapsed_networks_show_their_mark():
@@ -161,7 +163,7 @@ def test_jit_vmap_and_short_floats_agree(name):
   loss = lambda x: LOSSES[name](*x, WEIGHTS, **SETTINGS[name])
   plain, cast = loss(short.astype(jnp.float32)), loss(short)
   np.testing.assert_array_equal(cast[0], plain[0])
-  mapped = jax.vmap(loss)(jnp.stack([short, short]))
+  mapped = jax.jit(jax.vmap(loss))(jnp.stack([short, short]))
   np.testing.assert_allclose(mapped[0][1], plain[0], rtol=1e-5, atol=1e-6)
   compiled = _run(name, np.asarray(short.astype(jnp.float32)))
   np.testing.assert_allclose(compiled[0], plain[0], rtol=1e-5, atol=1e-6)
