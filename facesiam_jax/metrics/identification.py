@@ -41,6 +41,7 @@ def rank_counts(
   ways: int | None = None,
 ) -> RankCounts:
   """Counts at which rank a probe's own person comes, over random references.
+
   Batch meaning: all images together make one table.
 
   Args:
@@ -136,6 +137,7 @@ def one_shot_accuracy(
   ways: int | None = None,
 ) -> float:
   """Computes the share of probes whose own person's reference scores highest.
+
   Batch meaning: all images together make one number.
 
   Args:

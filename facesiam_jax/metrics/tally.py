@@ -73,6 +73,7 @@ class TarAtFar(NamedTuple):
 
 def tally(scores: ArrayLike, same: ArrayLike) -> Tally:
   """Counts genuine and impostor pairs at each distinct score.
+
   Batch meaning: all pairs together make one tally.
 
   Args:

@@ -45,6 +45,7 @@ class Det(NamedTuple):
 
 def roc(scores: ArrayLike, same: ArrayLike) -> Roc:
   """Computes the whole ROC curve, one point for each distinct score.
+
   Batch meaning: all pairs together make one curve.
 
   Args:
@@ -70,6 +71,7 @@ def roc(scores: ArrayLike, same: ArrayLike) -> Roc:
 
 def det_points(scores: ArrayLike, same: ArrayLike) -> Det:
   """Computes FMR and FNMR at every distinct score.
+
   Batch meaning: all pairs together make one curve.
 
   Args:
@@ -159,6 +161,7 @@ def error_rates_at(
   scores: ArrayLike, same: ArrayLike, threshold: float
 ) -> ErrorRates:
   """Computes FMR and FNMR of the decision score >= threshold.
+
   Batch meaning: all pairs together make one pair of numbers.
 
   Args:
@@ -184,6 +187,7 @@ def accuracy_at(
   scores: ArrayLike, same: ArrayLike, threshold: float
 ) -> Accuracy:
   """Computes the accuracy of the decision score >= threshold.
+
   Batch meaning: all pairs together make one pair of numbers.
 
   Args:
@@ -239,6 +243,7 @@ def threshold_at_fmr(
   scores: ArrayLike, same: ArrayLike, target: float
 ) -> float:
   """Returns the smallest observed score with FMR <= target.
+
   Batch meaning: all pairs together make one threshold.
 
   Args:
@@ -262,6 +267,7 @@ def threshold_at_fmr(
 
 def threshold_at_eer(scores: ArrayLike, same: ArrayLike) -> float:
   """Returns the threshold at which FMR and FNMR are nearest to each other.
+
   Batch meaning: all pairs together make one threshold.
 
   Args:

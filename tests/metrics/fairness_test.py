@@ -105,6 +105,12 @@ def test_a_group_without_errors():
   assert math.isclose(metrics.gini(rates), 0.5)
 
 
+def test_rates_of_0_and_1_are_rates():
+  assert metrics.max_ratio([1.0, 0.5]) == 2.0
+  assert metrics.fairness_discrepancy_rate([0.0, 1.0], [0.0, 1.0]) == 0.0
+  assert math.isclose(metrics.garbe([0.0, 1.0], [1.0, 1.0]), 0.5)
+
+
 def test_the_ratio_to_the_geometric_mean_is_the_milder():
   rates = [0.001, 0.02, 0.03, 0.02]
   assert 1 < metrics.geometric_mean_ratio(rates) < metrics.max_ratio(rates)

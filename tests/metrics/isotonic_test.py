@@ -50,6 +50,18 @@ def test_blocks_of_awkward_shapes(genuine, impostor):
   assert ends.tolist() == _textbook_ends(genuine, impostor)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_blocks_point_by_point_are_the_same(seed):
+  # Inputs that need this path by themselves are hard to come by.
+  rng = np.random.default_rng(seed)
+  genuine, impostor = rng.integers(0, 3, size=(2, 30))
+  impostor += (genuine + impostor) == 0
+  total = np.append(0, np.cumsum(genuine + impostor))
+  hits = np.append(0, np.cumsum(genuine))
+  ends = isotonic._one_by_one(total, hits, np.arange(31))
+  assert ends.tolist() == _textbook_ends(genuine, impostor)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_shares_agree_with_scikit_learn(seed):
   scores, same = metric_cases.pairs(seed, ties=seed % 2 == 0)

@@ -81,6 +81,21 @@ def test_no_crossing_between_the_means_is_refused(moments):
     metrics.gaussian_threshold(**moments)
 
 
+@pytest.mark.parametrize("wide", ["genuine", "impostor"])
+def test_where_a_crossing_begins(wide):
+  """At the mean of the narrow kind, d^2 = 2 ln 2 deviations of the narrow."""
+  least = math.sqrt(2 * math.log(2))
+  for gap, crosses in ((0.999 * least, False), (1.001 * least, True)):
+    moments = _normals(0.0, 1.0, gap, 2.0)
+    if wide == "genuine":
+      moments = _swapped(moments)
+    if crosses:
+      assert 0 < metrics.gaussian_threshold(**moments) < gap
+    else:
+      with pytest.raises(ValueError, match="do not cross"):
+        metrics.gaussian_threshold(**moments)
+
+
 @pytest.mark.parametrize("name", sorted(_DOCUMENT))
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_bad_moments_are_refused_by_name(name, value):
@@ -184,6 +199,18 @@ def test_too_few_people_support_nothing():
     metrics.supported_threshold_at_fmr(scores, a, b, 0.3)
   assert "no target has enough in these pairs" in str(caught.value)
   assert metrics.supported_threshold_at_fmr(*_people(30, images=6), 0.3)
+
+
+def test_exactly_thirty_pairs_of_exactly_thirty_people_are_enough():
+  # A ring: each person meets the next one, and themselves.
+  ids = np.arange(30)
+  a, b = np.append(ids, ids), np.append((ids + 1) % 30, ids)
+  scores = np.append(np.linspace(0, 1, 30), np.full(30, 2.0))
+  with pytest.raises(ValueError) as caught:
+    metrics.supported_threshold_at_fmr(scores, a, b, 0.5)
+  assert _smallest(caught.value) == 1.0
+  found = metrics.supported_threshold_at_fmr(scores, a, b, 1.0)
+  assert found == (0.0, 1.0, 30, 30, 30)
 
 
 def test_all_three_are_named_at_once():

@@ -46,6 +46,8 @@ def test_known_values():
   assert (inverted.rocch, inverted.raw) == (0.5, 1.0)
   equal = metrics.eer([0.5, 0.5, 0.5], [1, 0, 0])
   assert (equal.rocch, equal.raw) == (0.5, 0.5)
+  # Nothing and everything are equally far from balance: fewer false matches.
+  assert equal.threshold == np.nextafter(0.5, 1)
   assert metrics.auc([0.5, 0.5, 0.5], [1, 0, 0]) == 0.5
 
 

@@ -16,21 +16,60 @@ from facesiam_jax.metrics import tally
 # Student's quantile is a table of its integral.
 _CLOSE = {"rtol": 1e-5, "atol": 1e-9}
 _EXACT = {"rtol": 1e-12, "atol": 1e-12}
-_THRESHOLDS = (0.8, 2.0, 9.0, -9.0)
+_THRESHOLDS = (0.5, 0.8, 2.0, 9.0, -9.0)
 
 
 def _end(value):
   return math.nan if value is None else value
 
 
+def _one_bad_person():
+  """One person of fourteen causes most errors of both kinds."""
+  scores, a, b = metric_cases.people(
+    seed=3, num_people=14, images=2, effect=0.2
+  )
+  bad = (a == a[0]) | (b == a[0])
+  return scores + np.where(a == b, -3.0, 3.0) * bad, a, b
+
+
+def _some_as_bad_as_all():
+  """Three of nine people have just the overall share of false non-matches."""
+  ids = np.repeat(np.arange(9), 3)
+  i, j = np.triu_indices(27, 1)
+  a, b = ids[i], ids[j]
+  # The genuine pairs of a person come in the order of the errors wanted.
+  rank = np.array(
+    [np.sum((a[:k] == n) & (b[:k] == n)) for k, n in enumerate(a)]
+  )
+  wrong = (a == b) & (rank < a // 3)
+  return (a == b) * 1.0 - wrong, a, b
+
+
+def _lone_pairs():
+  """A person has genuine pairs only."""
+  scores, a, b = metric_cases.people(seed=4)
+  return (
+    np.append(scores, [0.1, 0.9]),
+    np.append(a, [77, 77]),
+    np.append(b, [77, 77]),
+  )
+
+
+_CASES = [
+  metric_cases.people(seed=0),
+  metric_cases.people(seed=1, num_people=9, effect=1.5),
+  # No effect of people: the covariances may sum to less than 0.
+  metric_cases.people(seed=2, num_people=6, effect=0.0),
+  _one_bad_person(),
+  _some_as_bad_as_all(),
+  _lone_pairs(),
+]
+
+
 def check_error_rate_intervals(function):
-  cases = [
-    metric_cases.people(seed=0),
-    metric_cases.people(seed=1, num_people=9, effect=1.5),
-    # No effect of people: the covariances may sum to less than 0.
-    metric_cases.people(seed=2, num_people=6, effect=0.0),
-  ]
-  for scores, a, b in cases:
+  for scores, a, b in _CASES:
+    # Tenths, so that scores lie on the thresholds.
+    scores = np.round(scores, 1)
     for threshold in _THRESHOLDS:
       for level in (0.95, 0.8):
         found = function(scores, a, b, threshold, level=level, min_people=2)
@@ -71,6 +110,8 @@ def _intervals(
   floor=True,
   factor=True,
   student=True,
+  tails=True,
+  strict=False,
   centred=True,
   image_units=False,
 ):
@@ -78,7 +119,8 @@ def _intervals(
   result = []
   for genuine in (False, True):
     chosen = (a == b) == genuine
-    errors = (scores[chosen] < threshold) == genuine
+    below = np.less_equal if strict else np.less
+    errors = below(scores[chosen], threshold) == genuine
     people = np.unique([a[chosen], b[chosen]])
     table = np.zeros((people.size, people.size))
     places = np.searchsorted(people, np.sort([a[chosen], b[chosen]], axis=0))
@@ -102,7 +144,9 @@ def _intervals(
     quantile = stats.norm.ppf((1 + level) / 2)
     if student and not raw and (sums**2).any():
       kurtosis = n * (sums**4).sum() / (sums**2).sum() ** 2
-      freedom = min(2 * n / max(kurtosis - 1, 1e-9), n - 1)
+      freedom = n - 1
+      if tails:
+        freedom = min(2 * n / max(kurtosis - 1, 1e-9), n - 1)
       quantile = stats.t.ppf((1 + level) / 2, freedom)
     units = errors.size if image_units else units
     result.append(_rate(errors, effective, quantile, units, level))
@@ -191,6 +235,8 @@ VARIANTS = {
       "no shared people": functools.partial(_intervals, shared=False),
       "negative covariances": functools.partial(_intervals, floor=False),
       "no factor for few people": functools.partial(_intervals, factor=False),
+      "kurtosis ignored": functools.partial(_intervals, tails=False),
+      "above the threshold only": functools.partial(_intervals, strict=True),
       "normal quantile": functools.partial(_intervals, student=False),
       "not centred": functools.partial(_intervals, centred=False),
       "rule of three on images": functools.partial(
