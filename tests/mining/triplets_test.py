@@ -3,6 +3,7 @@
 Equality with the loops of reference/mining.py is in wrong/mining.py.
 """
 
+import inspect
 from functools import partial
 
 import jax
@@ -267,6 +268,17 @@ def test_an_identity_of_the_largest_integer_is_no_padding():
   np.testing.assert_array_equal(np.asarray(mined.positives)[:, 0], [2, 0, 0, 0])
 
 
+def test_more_padding_than_rows():
+  """Ids of padding lie below those that count: the search must not see them."""
+  ids = np.array([0, 0, 5, 0, 0, 5, 6, 0, 0, 0], np.int32)
+  weights = (ids > 0).astype(np.float32)
+  case = _Case(np.arange(100.0).reshape(10, 10), ids, weights)
+  mined = run(partial(mining.semi_hard, max_positives=2), case)
+  np.testing.assert_array_equal(np.asarray(mined.positives)[[2, 5], 0], [5, 2])
+  np.testing.assert_array_equal(np.asarray(mined.weights)[[2, 5]], [[1, 0]] * 2)
+  assert np.asarray(mined.weights).sum() == 2
+
+
 _SQUARE = np.ones((3, 3), np.float32)
 _THREE = np.array([0, 0, 1], np.int32)
 _OK = {"anchor_rows": np.arange(3)}
@@ -354,6 +366,26 @@ def test_bad_arrays_are_refused(name, case):
 def test_bad_options_are_refused(miner, options, match):
   with pytest.raises(ValueError, match=match):
     getattr(mining, miner)(_SQUARE, _THREE, _THREE, **_OK, **options)
+
+
+@pytest.mark.parametrize(
+  "miner, defaults",
+  [
+    ("semi_hard", {"margin": 0.2, "positive": "every", "fallback": "farthest"}),
+    (
+      "batch_easy_positive",
+      {"margin": 0.2, "negative": "semi_hard", "fallback": "farthest"},
+    ),
+    ("multi_similarity", {"epsilon": 0.1}),
+    (
+      "distance_weighted",
+      {"cutoff": 0.5, "max_distance": 1.4, "positive": "every"},
+    ),
+  ],
+)
+def test_defaults_are_the_papers(miner, defaults):
+  parameters = inspect.signature(getattr(mining, miner)).parameters
+  assert {name: parameters[name].default for name in defaults} == defaults
 
 
 def test_a_traced_row_is_not_looked_at():
