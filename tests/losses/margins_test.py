@@ -130,6 +130,15 @@ def test_arcface_slope_table():
   np.testing.assert_array_equal(slopes(straight, cosines), np.ones(7))
 
 
+def test_slope_at_the_end_is_that_of_a_milliradian():
+  """cos m + sin m / 0.001, where the bare formula has infinity."""
+  found = slopes(margins.arcface, [1.0])
+  expected = math.cos(0.5) + math.sin(0.5) / 1e-3
+  np.testing.assert_allclose(found, [expected], rtol=1e-6)
+  found = slopes(lambda c: margins.combined(c, m1=2.0), [1.0])
+  np.testing.assert_allclose(found, [2 * math.sin(0.3) / 1e-3], rtol=1e-6)
+
+
 def test_straight_through_keeps_the_value():
   cosines = jnp.asarray(COSINES)
   np.testing.assert_allclose(

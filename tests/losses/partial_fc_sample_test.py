@@ -97,6 +97,7 @@ def test_sample_size_never_falls_below_a_batch():
   assert sample_size(0.01, 1000, 32) == 32
   assert sample_size(0.01, 20, 32) == 20
   assert sample_size(1.0, 1000, 32) == 1000
+  assert [sample_size(f, 1000, 1) for f in (0.0563, 0.0567)] == [56, 57]
 
 
 @pytest.mark.parametrize(

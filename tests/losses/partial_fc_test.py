@@ -225,10 +225,6 @@ def _mag(cosines, norms):
 
 # Settings of partial_fc, and the dense loss that they are.
 FORMS = {
-  "cosface": (
-    {"target": lambda c, n: margins.cosface(c, margin=0.4)},
-    functools.partial(losses.cosface, margin=0.4),
-  ),
   "sphereface": (
     {"target": lambda c, n: margins.sphereface(c), "scale": None},
     losses.sphereface,

@@ -78,7 +78,8 @@ def drawn(mean):
 
 
 @functools.cache
-def _answers():
+def answers():
+  """The float64 values and gradients, by loss."""
   lengths = batch.LENGTHS
   ada_psi = lambda c, length, row: reference.adaface(
     c, lengths[row], 20.0, 15.0, concentration=CONCENTRATION
@@ -101,21 +102,21 @@ def _answers():
 def check_adaface(loss):
   batch.assert_agrees(
     loss,
-    _answers()["adaface"],
+    answers()["adaface"],
     statistics=STATISTICS,
     concentration=CONCENTRATION,
   )
 
 
 def check_magface(loss):
-  batch.assert_agrees(loss, _answers()["magface"])
+  batch.assert_agrees(loss, answers()["magface"])
 
 
 def check_elasticface(loss):
   settings = {"key": KEY, "rows": ROWS, "std": STD}
-  batch.assert_agrees(loss, _answers()["elastic"], **settings)
+  batch.assert_agrees(loss, answers()["elastic"], **settings)
   batch.assert_agrees(
-    loss, _answers()["plus"], kind="cos", plus=True, **settings
+    loss, answers()["plus"], kind="cos", plus=True, **settings
   )
 
 

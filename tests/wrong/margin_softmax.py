@@ -84,7 +84,8 @@ def sphere(cosines, norms, margin=4, annealing=0.5, *, sign=True, step=2.0):
 
 
 @functools.cache
-def _answers():
+def answers():
+  """The float64 values and gradients, by loss."""
   by_cosine = lambda function: lambda c, length, row: function(c)
   exact = by_cosine(reference.arcface)
   mix = lambda c, length, row: reference.combined(c, 1.35, 0.3, 0.2)
@@ -100,27 +101,27 @@ def _answers():
 
 
 def check_cosface(loss):
-  batch.assert_agrees(loss, _answers()["cosface"])
+  batch.assert_agrees(loss, answers()["cosface"])
 
 
 def check_arcface(loss):
-  batch.assert_agrees(loss, _answers()["arcface"])
-  batch.assert_agrees(loss, _answers()["straight"], gradient="straight_through")
+  batch.assert_agrees(loss, answers()["arcface"])
+  batch.assert_agrees(loss, answers()["straight"], gradient="straight_through")
 
 
 def check_combined(loss):
   settings = {"m1": 1.35, "m2": 0.3, "m3": 0.2}
-  batch.assert_agrees(loss, _answers()["combined"], **settings)
+  batch.assert_agrees(loss, answers()["combined"], **settings)
 
 
 def check_sphereface(loss):
   batch.assert_agrees(
-    loss, _answers()["sphereface"], scale=None, margin=4, annealing=0.5
+    loss, answers()["sphereface"], scale=None, margin=4, annealing=0.5
   )
 
 
 def check_sub_center(loss):
-  batch.assert_agrees(loss, _answers()["sub"], batch.SUB_CENTERS)
+  batch.assert_agrees(loss, answers()["sub"], batch.SUB_CENTERS)
 
 
 # One logit is so large that e^z overflows; row 5 is padding.
