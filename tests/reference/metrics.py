@@ -158,3 +158,35 @@ def gaussian_crossing(mean_a, sd_a, mean_b, sd_b):
     middle = (low + high) / 2
     low, high = (middle, high) if gap(middle) > 0 else (low, middle)
   return (low + high) / 2
+
+
+def expected_one_shot(similarity, identity_ids):
+  """Mean one-shot accuracy over every possible choice of references.
+
+  For a probe and a reference of the same person, the chance that nobody else's
+  random reference scores as high is a product over the other people.
+  """
+  members = {}
+  for row, person in enumerate(identity_ids):
+    members.setdefault(person, []).append(row)
+  right = probes = 0.0
+  for person, rows in members.items():
+    total = 0.0
+    for probe in rows:
+      for own in rows:
+        if own == probe:
+          continue
+        chance = 1.0
+        for other, other_rows in members.items():
+          if other == person:
+            continue
+          below = 0
+          for row in other_rows:
+            if similarity[probe][row] < similarity[probe][own]:
+              below += 1
+          chance *= below / len(other_rows)
+        total += chance
+    # Each draw takes one of the n images as reference, all equally likely.
+    right += total / len(rows)
+    probes += len(rows) - 1
+  return right / probes
