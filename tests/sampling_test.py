@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from wrong.sampling import IDS, index
+from sampling_chances import IDS, index
 
 from facesiam_jax import parallel, sampling
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numeric
 import numpy as np
 import pytest
+from mining_batches import Batch, make_batch, make_embeddings, run
 from reference import mining as reference
-from wrong.mining import Batch, make_batch, make_embeddings, run
 
 from facesiam_jax import mining, ops
 

@@ -1,6 +1,6 @@
 """Tests of distance-weighted mining beyond the frequencies of a small batch.
 
-Those, against the loops of reference/mining.py, are in wrong/mining.py.
+Those, against the loops of reference/mining.py, are in wrong/mining_drawn.py.
 """
 
 import functools
@@ -8,16 +8,10 @@ import functools
 import jax
 import numpy as np
 import pytest
+from mining_batches import Batch, make_batch, run, sphere_distances
 from reference import mining as reference
 from scipy import stats
-from wrong.mining import (
-  Batch,
-  check_distance_weighted,
-  make_batch,
-  naive_draw,
-  run,
-  sphere_distances,
-)
+from wrong.mining_drawn import check_distance_weighted, naive_draw
 
 from facesiam_jax import mining
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from wrong.mining import make_batch, run
+from mining_batches import make_batch, run
 
 from facesiam_jax import mining
 

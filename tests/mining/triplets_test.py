@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numeric
 import numpy as np
 import pytest
-from wrong.mining import make_batch, run
+from mining_batches import make_batch, run
 
 from facesiam_jax import losses, mining, ops
 

@@ -4,66 +4,30 @@ Each test counts what is drawn from a small index with fixed keys and compares
 the counts with the stated chances by a chi-square test.
 """
 
-import functools
 import itertools
 from collections import Counter
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
+from sampling_chances import (
+  IDS,
+  NUM,
+  PEOPLE,
+  assert_chances,
+  assert_independent,
+  draw_many,
+  index,
+)
 from variants import Variants
 
 from facesiam_jax import sampling
-
-# Unequal people in mixed order; person 7 has one image.
-IDS = np.array([3, 5, 3, 7, 5, 3, 9, 9, 9, 9, 3, 5], np.int32)
-_PEOPLE = np.unique(IDS)
-_NUM = len(IDS)
-
-
-@functools.cache
-def index():
-  return sampling.index_identities(IDS)
-
-
-def draw_many(function, num_draws, **options):
-  """What a sampler draws with many keys, stacked, as NumPy arrays."""
-  found, keys = index(), jax.random.split(jax.random.key(0), num_draws)
-  # One after the other: mapped at once, XLA takes longer to compile it.
-  draw = lambda key: function(found, key, **options)
-  drawn = jax.jit(lambda keys: jax.lax.map(draw, keys))(keys)
-  return jax.tree.map(np.asarray, drawn)
-
-
-def assert_chances(counter, expected, what):
-  """Counts agree with the expected ones, and nothing else was drawn."""
-  strange = set(counter) - set(expected)
-  assert not strange, f"{what}: drew {sorted(strange)[:3]}"
-  observed = [counter[outcome] for outcome in expected]
-  wanted = np.array(list(expected.values()), float)
-  wanted *= sum(observed) / wanted.sum()
-  assert min(wanted) > 5, "too few draws for the test"
-  if len(expected) == 1:
-    return
-  chance = stats.chisquare(observed, wanted).pvalue
-  assert chance > 1e-3, f"{what}: chance {chance}"
-
-
-def assert_independent(first, second, what):
-  """Two columns of draws do not depend on each other."""
-  table = np.zeros((_NUM, _NUM))
-  np.add.at(table, (first, second), 1)
-  table = table[table.any(axis=1)][:, table.any(axis=0)]
-  assert min(table.shape) > 1, f"{what}: always the same"
-  chance = stats.chi2_contingency(table).pvalue
-  assert chance > 1e-4, f"{what} depend on each other"
 
 
 def admissible_pairs():
   """All ordered pairs of image rows, by kind."""
   both = {0: {}, 1: {}}
-  for i, j in itertools.permutations(range(_NUM), 2):
+  for i, j in itertools.permutations(range(NUM), 2):
     both[int(IDS[i] == IDS[j])][i, j] = 1.0
   return both
 
@@ -89,7 +53,7 @@ def check_pairs(function):
 def check_triplets(function):
   drawn = draw_many(function, 500, num_triplets=128)
   expected = {}
-  for a, p, n in itertools.permutations(range(_NUM), 3):
+  for a, p, n in itertools.permutations(range(NUM), 3):
     if IDS[a] == IDS[p] and IDS[a] != IDS[n]:
       expected[a, p, n] = 1.0
   counter = Counter(zip(*(x.ravel().tolist() for x in drawn), strict=True))
@@ -101,7 +65,7 @@ def check_triplets(function):
 def check_class_balanced(function):
   drawn = draw_many(function, 500, num_images=32)
   assert drawn.shape == (500, 32)
-  expected = {i: 1 / np.sum(IDS == IDS[i]) for i in range(_NUM)}
+  expected = {i: 1 / np.sum(IDS == IDS[i]) for i in range(NUM)}
   assert_chances(Counter(drawn.ravel().tolist()), expected, "images")
   assert_independent(drawn[:, 0], drawn[:, 1], "images of a batch")
 
@@ -113,9 +77,9 @@ def check_people_times_images(function):
   people = IDS[rows]
   np.testing.assert_array_equal(people, people[:, :, :1].repeat(4, axis=2))
   orders = Counter(map(tuple, people[:, :, 0].tolist()))
-  chances = dict.fromkeys(itertools.permutations(_PEOPLE.tolist(), 3), 1.0)
+  chances = dict.fromkeys(itertools.permutations(PEOPLE.tolist(), 3), 1.0)
   assert_chances(orders, chances, "people")
-  for person in _PEOPLE:
+  for person in PEOPLE:
     images = np.flatnonzero(person == IDS)
     chosen = rows[people[:, :, 0] == person]
     for group in chosen:
@@ -140,7 +104,7 @@ def check_epoch_pairs(function):
   drawn = jax.jit(lambda steps: jax.lax.map(draw, steps))(jnp.arange(1500))
   left, right, same = (np.asarray(x).reshape(-1) for x in drawn)
   np.testing.assert_array_equal(same, np.tile([1, 0], len(same) // 2))
-  everyone = np.arange(_NUM)
+  everyone = np.arange(NUM)
   for kind, images in ((1, everyone[IDS != 7]), (0, everyone)):
     epochs = _epochs(left[same == kind], len(images))
     np.testing.assert_array_equal(
@@ -159,7 +123,7 @@ def check_epoch_pairs(function):
 
 # Wrong implementations, written with jax.random.choice where that is shorter.
 
-_ROWS = np.arange(_NUM, dtype=np.int32)
+_ROWS = np.arange(NUM, dtype=np.int32)
 _SAME = IDS[:, None] == IDS[None, :]
 
 
@@ -186,11 +150,11 @@ def _pairs(
     chances = _SAME.sum(1) - 1
     likely = np.repeat(_ROWS, chances)
     genuine = pick(keys[0], likely if genuine_from is None else genuine_from)
-    chances = np.repeat(_ROWS, _NUM - _SAME.sum(1))
+    chances = np.repeat(_ROWS, NUM - _SAME.sum(1))
     impostor = pick(
       keys[1], chances if impostor_from is None else impostor_from
     )
-    others = _SAME if itself else _SAME & ~np.eye(_NUM, dtype=bool)
+    others = _SAME if itself else _SAME & ~np.eye(NUM, dtype=bool)
     right = (
       _partners(keys[2], genuine, others),
       _partners(keys[3], impostor, ~_SAME),
@@ -209,7 +173,7 @@ def _positions_for_rows(function):
   """Positions in the sorted order given out as image rows."""
 
   def wrong(found, *args, **options):
-    return function(found.replace(order=jnp.arange(_NUM)), *args, **options)
+    return function(found.replace(order=jnp.arange(NUM)), *args, **options)
 
   return wrong
 
@@ -227,10 +191,10 @@ def _triplets(*, anchors=None, positives="other", negatives="other"):
   def function(_, key, *, num_triplets):
     keys = jax.random.split(key, 3)
     size = _SAME.sum(1)
-    rows = np.repeat(_ROWS, (size - 1) * (_NUM - size))
+    rows = np.repeat(_ROWS, (size - 1) * (NUM - size))
     rows = rows if anchors is None else anchors
     first = jax.random.choice(keys[0], jnp.asarray(rows), (num_triplets,))
-    other = _SAME & ~np.eye(_NUM, dtype=bool)
+    other = _SAME & ~np.eye(NUM, dtype=bool)
     positive = _partners(
       keys[1], first, _SAME if positives == "itself too" else other
     )
@@ -259,14 +223,14 @@ def _images(rows):
 
 def _first_images(_, key, *, num_images):
   """Always a person's first image."""
-  people = jax.random.randint(key, (num_images,), 0, len(_PEOPLE))
-  return jnp.asarray(np.searchsorted(np.sort(IDS), _PEOPLE))[people]
+  people = jax.random.randint(key, (num_images,), 0, len(PEOPLE))
+  return jnp.asarray(np.searchsorted(np.sort(IDS), PEOPLE))[people]
 
 
 def _tied_images(found, key, *, num_images):
   """The person's number and the image's come from one draw."""
   people_key, _ = jax.random.split(key)
-  people = jax.random.randint(people_key, (num_images,), 0, len(_PEOPLE))
+  people = jax.random.randint(people_key, (num_images,), 0, len(PEOPLE))
   turn = jax.random.bits(people_key, (num_images,)) >> 28
   turn = (turn.astype(jnp.int32) + people) % found.counts[people]
   return found.order[found.starts[people] + turn]
@@ -283,7 +247,7 @@ def _people_times_images(*, replace=False, order="random", weights=None):
 
   def function(found, key, *, num_people, images_per_person):
     person_key, image_key = jax.random.split(key)
-    total = len(_PEOPLE)
+    total = len(PEOPLE)
     if order == "sorted":
       people = jnp.sort(jax.random.permutation(person_key, total)[:num_people])
     elif order == "first":
@@ -338,7 +302,7 @@ def _same_partners(found, seed_key, step, *, num_pairs):
 
 def _everyone_anchors(found, *args, **options):
   """An image without a partner anchors genuine pairs too."""
-  everyone = jnp.arange(_NUM, dtype=jnp.int32)
+  everyone = jnp.arange(NUM, dtype=jnp.int32)
   return sampling.epoch_pairs(found.replace(paired=everyone), *args, **options)
 
 
