@@ -15,13 +15,16 @@ __all__ = [
   "masked_mean",
   "safe_sqrt",
   "scale_of",
+  "scaled",
 ]
 
 # Below this the hardware may flush a float32 to zero (CPUs under XLA do).
 SMALLEST = float(np.finfo(np.float32).tiny)
-# The largest power of two whose reciprocal is not flushed either: XLA may
-# turn a division by a broadcast scale into a product with its reciprocal.
-_LARGEST_SCALE = 1.0 / SMALLEST
+# Powers of two whose reciprocals are not flushed either: XLA may turn a
+# division by a broadcast scale into a product with its reciprocal. Twice the
+# smallest number, because XLA's folding of constants flushes that one itself.
+_SMALLEST_SCALE = 2.0 * SMALLEST
+_LARGEST_SCALE = 1.0 / _SMALLEST_SCALE
 
 
 def safe_sqrt(x: ArrayLike) -> jax.Array:
@@ -74,11 +77,27 @@ def scale_of(x: jax.Array) -> jax.Array:
     x: float32 [..., D].
 
   Returns:
-    float32 [..., 1], in [2^-126, 2^126].
+    float32 [..., 1], in [2^-125, 2^125].
   """
   largest = jnp.max(jnp.abs(lax.stop_gradient(x)), axis=-1, keepdims=True)
   power_of_two = lax.reduce_precision(largest, 8, 0)
-  return jnp.clip(power_of_two, SMALLEST, _LARGEST_SCALE)
+  return jnp.clip(power_of_two, _SMALLEST_SCALE, _LARGEST_SCALE)
+
+
+def scaled(x: jax.Array, scale: jax.Array) -> jax.Array:
+  """Returns x / scale, whose squares are then taken as they stand.
+
+  Of arrays that are constants in a compiled function XLA makes (x / s)^2 into
+  x^2 / s^2, which overflows or is 0 / 0; the barrier keeps it from that.
+
+  Args:
+    x: float32, any shape.
+    scale: from `scale_of`, broadcast against x.
+
+  Returns:
+    float32, same shape as x.
+  """
+  return lax.optimization_barrier(x / scale)
 
 
 def l2_normalize(x: ArrayLike) -> jax.Array:
@@ -106,7 +125,7 @@ def l2_normalize(x: ArrayLike) -> jax.Array:
   if x.ndim == 0:
     raise ValueError(f"x must have at least one axis, got shape {x.shape}.")
   # The scale needs no gradient because the result does not depend on it.
-  x = x / scale_of(x)
+  x = scaled(x, scale_of(x))
   norm_sq = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
   zero = norm_sq == 0
   return jnp.where(zero, 0.0, x * lax.rsqrt(jnp.where(zero, 1.0, norm_sq)))
@@ -126,7 +145,7 @@ def length(x: jax.Array) -> jax.Array:
     Lengths, float32 [...]; a zero row has length 0 and gradient 0.
   """
   scale = scale_of(x)
-  norm = jnp.sqrt(jnp.sum(jnp.square(x / scale), axis=-1))
+  norm = jnp.sqrt(jnp.sum(jnp.square(scaled(x, scale)), axis=-1))
   return scale[..., 0] * norm
 
 

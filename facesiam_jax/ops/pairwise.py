@@ -123,7 +123,8 @@ def _scaled(
   """Rows and their scales as shares of the larger one of each pair."""
   x_scale, y_scale = norms.scale_of(x), norms.scale_of(y)
   scale = jnp.maximum(x_scale, y_scale.T)
-  return x / x_scale, y / y_scale, x_scale / scale, y_scale.T / scale, scale
+  x, y = norms.scaled(x, x_scale), norms.scaled(y, y_scale)
+  return x, y, x_scale / scale, y_scale.T / scale, scale
 
 
 def _scaled_length(
