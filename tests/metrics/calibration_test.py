@@ -149,6 +149,27 @@ def test_bootstrap_refuses_when_resamples_lack_a_kind_of_pair():
   assert "of 100 resamples lacked genuine or impostor pairs" in result.reason
 
 
+def test_bootstrap_bears_a_few_resamples_without_a_kind():
+  # Three people have two images: one resample in 23 misses them all.
+  ids = np.r_[0, 1, 2, np.arange(35)]
+  i, j = np.triu_indices(ids.size, 1)
+  scores = np.random.default_rng(0).normal(size=i.size)
+  seen = []
+
+  def count(counts):
+    seen.append(counts)
+    return {"genuine": counts.num_genuine}
+
+  result = calibration.person_bootstrap(
+    count, scores, ids[i], ids[j], resamples=100
+  )
+  assert 90 <= len(seen) < 100
+  assert result.reason is None
+  # A single resample is an interval of no width.
+  one = calibration.person_bootstrap(_rates, *_people(30), resamples=1)
+  assert all(low == high for low, high in one.intervals.values())
+
+
 def test_bootstrap_refuses_bad_input_by_name():
   scores, a, b = _people(30, images=2)
   with pytest.raises(ValueError, match="people_a and people_b"):
