@@ -15,6 +15,11 @@ from facesiam_jax.metrics.calibration import (
   fit_platt,
   person_bootstrap,
 )
+from facesiam_jax.metrics.collapse import (
+  Collapse,
+  collapse_statistics,
+  is_collapsed,
+)
 from facesiam_jax.metrics.fairness import (
   GroupRates,
   fairness_discrepancy_rate,
@@ -90,6 +95,7 @@ __all__ = [
   "Accuracy",
   "Bootstrap",
   "Cohort",
+  "Collapse",
   "Det",
   "DistanceStatistics",
   "Distances",
@@ -116,6 +122,7 @@ __all__ = [
   "cllr",
   "cmc",
   "cohort_statistics",
+  "collapse_statistics",
   "det_points",
   "distance_statistics",
   "ece",
@@ -133,6 +140,7 @@ __all__ = [
   "geometric_mean_ratio",
   "gini",
   "group_error_rates",
+  "is_collapsed",
   "k_fold_accuracy",
   "log_likelihood_ratio",
   "map_at_r",
