@@ -1,0 +1,201 @@
+"""What the families of encoders share: normalisation, pooling, depthwise.
+
+Padding is explicit, the same on all four sides, as PyTorch's and dlib's
+networks have it. Parameters and statistics are float32 whatever the compute
+dtype; sums over pixels are formed in float32.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from facesiam_jax.encoders.windows import (
+  Pair,
+  avg_pool,
+  depthwise_conv,
+  global_avg_pool,
+  max_pool,
+  pair,
+)
+
+__all__ = [
+  "Affine",
+  "BatchNorm",
+  "DepthwiseConv",
+  "PReLU",
+  "avg_pool",
+  "check_images",
+  "compute_dtype",
+  "depthwise_conv",
+  "global_avg_pool",
+  "max_pool",
+]
+
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def compute_dtype(dtype: Any) -> jnp.dtype:
+  """Returns the dtype that a network computes in.
+
+  Args:
+    dtype: "float32", "bfloat16" or "float16", by name or as a dtype.
+
+  Returns:
+    The dtype.
+
+  Raises:
+    ValueError: for anything else.
+  """
+  try:
+    found = jnp.dtype(dtype)
+  except TypeError:
+    found = None
+  if found is None or found.name not in _DTYPES:
+    raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, not {dtype}.")
+  return found
+
+
+def check_images(
+  images: jax.Array,
+  *,
+  channels: int | None = None,
+  smallest: int | None = None,
+  size: Pair | None = None,
+) -> None:
+  """Refuses images that an encoder cannot take.
+
+  Args:
+    images: what it was called with.
+    channels: how many it needs; None for any number.
+    smallest: the least height and width in pixels; None for any.
+    size: the only height and width it takes, one number for squares; None
+      for any.
+
+  Raises:
+    ValueError: in one sentence, with the shape and what is needed.
+  """
+  if images.ndim != 4:
+    raise ValueError(f"images must be [B, H, W, C], not {images.shape}.")
+  if not jnp.issubdtype(images.dtype, jnp.floating):
+    raise ValueError(f"images must be float, not {images.dtype}.")
+  _, *sides, found = images.shape
+  if channels is not None and found != channels:
+    raise ValueError(
+      f"this encoder takes images of {channels} channels, not {images.shape}."
+    )
+  if size is not None and tuple(sides) != pair(size):
+    height, width = pair(size)
+    raise ValueError(
+      f"this encoder takes images of {height} x {width} pixels, not"
+      f" {images.shape}."
+    )
+  if smallest is not None and min(sides) < smallest:
+    raise ValueError(
+      f"this encoder needs images of {smallest} x {smallest} pixels or more,"
+      f" not {images.shape}."
+    )
+
+
+class BatchNorm(nn.BatchNorm):
+  """Batch normalisation over rows and pixels, of the global batch.
+
+  Parameters: "scale" and "bias" [C]; statistics "mean" and "var" [C]. The
+  variance is the biased one in the running statistics too, where PyTorch
+  keeps the unbiased: of B h w pixels they differ by 1 / (B h w).
+
+  Attributes:
+    epsilon: added to the variance.
+    momentum: share of the old running statistics at each step (PyTorch's
+      momentum is 1 minus this).
+    use_scale: whether there is a "scale".
+    use_bias: whether there is a "bias".
+    axis_name: mesh axis whose devices' statistics are averaged in training.
+    dtype: of the result.
+  """
+
+  momentum: float = 0.9
+  dtype: Any = "float32"
+
+  def __call__(  # type: ignore[override]
+    self, inputs: jax.Array, *, train: bool
+  ) -> jax.Array:
+    """Normalises inputs [B, ..., C]; by the batch's own values in training."""
+    return super().__call__(inputs, use_running_average=not train)
+
+
+class PReLU(nn.Module):
+  """max(0, x) + slope * min(0, x), a slope for each channel.
+
+  Parameter: "slope" [C], 0.25 at first.
+  """
+
+  @nn.compact
+  def __call__(self, inputs: jax.Array) -> jax.Array:
+    """Returns the dtype and shape of inputs [..., C]."""
+    shape = (inputs.shape[-1],)
+    slope = self.param(
+      "slope", nn.initializers.constant(0.25), shape, jnp.float32
+    )
+    slope = slope.astype(inputs.dtype).reshape((1,) * (inputs.ndim - 1) + shape)
+    return jnp.where(inputs >= 0, inputs, slope * inputs)
+
+
+class Affine(nn.Module):
+  """scale * x + bias by channel: a batch normalisation already folded.
+
+  Parameters: "scale" [C], ones at first; "bias" [C], zeros.
+  """
+
+  @nn.compact
+  def __call__(self, inputs: jax.Array) -> jax.Array:
+    """Returns the dtype and shape of inputs [..., C]."""
+    shape = (inputs.shape[-1],)
+    scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+    bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+    wide = (1,) * (inputs.ndim - 1) + shape
+    return inputs * scale.astype(inputs.dtype).reshape(wide) + bias.astype(
+      inputs.dtype
+    ).reshape(wide)
+
+
+class DepthwiseConv(nn.Module):
+  """Convolution of each channel by itself; see `depthwise_conv`.
+
+  Parameters: "kernel" [kh, kw, 1, C], He-normal; "bias" [C], zeros, absent
+  when `use_bias` is False.
+
+  Attributes:
+    kernel_size: side of the window, or (rows, columns).
+    strides: step of the window in pixels.
+    padding: zeros added on each side, in pixels.
+    use_bias: whether to add a bias.
+  """
+
+  kernel_size: Pair = 3
+  strides: int = 1
+  padding: int = 1
+  use_bias: bool = False
+
+  @nn.compact
+  def __call__(self, images: jax.Array) -> jax.Array:
+    """Returns [B, h, w, C] of images [B, H, W, C], in their dtype."""
+    channels = images.shape[-1]
+    kernel = self.param(
+      "kernel",
+      # The fan-in is the window: a channel sees no other.
+      nn.initializers.he_normal(),
+      (*pair(self.kernel_size), 1, channels),
+      jnp.float32,
+    )
+    outputs = depthwise_conv(
+      images,
+      kernel.astype(images.dtype),
+      stride=self.strides,
+      padding=self.padding,
+    )
+    if self.use_bias:
+      bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+      outputs = outputs + bias.astype(outputs.dtype).reshape(1, 1, 1, -1)
+    return outputs
