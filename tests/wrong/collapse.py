@@ -1,5 +1,7 @@
 """Mistakes in measuring collapse that the test must notice, and that test."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,7 +90,58 @@ def _normalised(x, weights=None):
   return collapse.collapse_statistics(x / length, weights)
 
 
+def check_is_collapsed(function):
+  """On both sides of each border, and where only one of two says so."""
+  for spread, threshold, expected in (
+    (0.0, 0.05, True),
+    (0.0499, 0.05, True),
+    (0.05, 0.05, False),
+    (0.3, 0.05, False),
+    (0.3, 0.4, True),
+    (1.0, 1.0, False),
+    (0.0, 0.0, False),
+  ):
+    assert function(spread, threshold=threshold) is expected
+  assert function(0.0499) is True and function(0.0501) is False
+  for spread, distance, margin, expected in (
+    (0.3, 0.09, 2.0, True),
+    (0.3, 0.11, 2.0, False),
+    (0.3, 0.1, 2.0, False),
+    (0.01, 5.0, 2.0, True),
+    (0.3, 0.02, 0.25, False),
+    (0.3, 0.0, 0.0, False),
+  ):
+    assert function(spread, distance=distance, margin=margin) is expected
+
+
+def _is_collapsed(
+  spread, *, distance=None, margin=None, threshold=0.05, both=False, power=1
+):
+  """With the two conditions joined, or the distance taken otherwise."""
+  if distance is None:
+    return spread < threshold
+  near = distance < threshold * margin**power
+  return (spread < threshold and near) if both else (spread < threshold or near)
+
+
 VARIANTS = {
+  "metrics.is_collapsed": Variants(
+    collapse.is_collapsed,
+    check_is_collapsed,
+    {
+      "the border too": lambda s, *, threshold=0.05, **k: (
+        s <= threshold or _is_collapsed(s, threshold=threshold, **k)
+      ),
+      "both must say so": functools.partial(_is_collapsed, both=True),
+      "the distance alone": functools.partial(_is_collapsed, power=0),
+      "margin squared": functools.partial(_is_collapsed, power=2),
+      "distance not asked": lambda s, *, threshold=0.05, **k: s < threshold,
+      "fixed threshold": lambda s, *, threshold=0.05, **k: _is_collapsed(
+        s, **k
+      ),
+      "upside down": lambda s, **k: not _is_collapsed(s, **k),
+    },
+  ),
   "metrics.collapse_statistics": Variants(
     collapse.collapse_statistics,
     check_collapse_statistics,
