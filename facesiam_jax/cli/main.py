@@ -36,6 +36,7 @@ VERBS = {
   "identify": "Say who of a gallery a photo shows.",
   "gallery": "List, remove, export or check the people of a gallery.",
   "embed": "Write the embeddings of photos to a file.",
+  "encoders": "List the encoders: input, cost, licence of known weights.",
 }
 _HELP_FLAGS = frozenset({"-h", "-help", "--help", "--helpshort", "--helpfull"})
 _WIDTH = 79
