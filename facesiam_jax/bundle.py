@@ -4,12 +4,19 @@ bundle.json holds the encoder's name and arguments, the preprocessing, the
 head, the thresholds and the training config; weights-*.npz the arrays. The
 fingerprint covers what decides an embedding, so that two bundles with one
 fingerprint fill interchangeable galleries.
+
+Versions: 2 is written; 1 and 2 are read. Version 2 adds "alignment" (how faces
+are aligned) and "calibrated" (whether the thresholds were measured); a bundle
+of version 1 is aligned as ours and calibrated. The number grew, although the
+keys have defaults, because a reader of version 1 would print a probability for
+a bundle that has none.
 """
 
 import dataclasses
 import functools
 import hashlib
 import json
+import math
 import os
 import pathlib
 import zipfile
@@ -24,7 +31,11 @@ import facesiam_jax
 from facesiam_jax import encoders, errors, files, heads
 from facesiam_jax.encoders import inference
 
-VERSION = 1
+VERSION = 2
+# The framing of `facesiam_jax.faces.framing`.
+OWN_ALIGNMENT = "olivetti"
+_READABLE = (1, 2)
+_DEFAULTS = {"alignment": OWN_ALIGNMENT, "calibrated": True}
 _SPEC = "bundle.json"
 # Faces go through the network in blocks of this many, so that an embedding
 # has the same bits whatever it was computed together with.
@@ -49,6 +60,9 @@ def _fingerprint(spec: dict[str, Any]) -> str:
       "weights",
     )
   }
+  # Left out where it is ours, so that version 1's fingerprints stay.
+  if spec["alignment"] != OWN_ALIGNMENT:
+    decisive["alignment"] = spec["alignment"]
   text = json.dumps(decisive, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()
 
@@ -77,8 +91,18 @@ class Bundle:
 
   @property
   def channels(self) -> int:
-    """1 for grey faces."""
+    """1 for grey faces, 3 for colour (RGB)."""
     return self.spec["input"]["channels"]
+
+  @property
+  def alignment(self) -> str:
+    """Name of the template that faces are aligned to."""
+    return self.spec["alignment"]
+
+  @property
+  def calibrated(self) -> bool:
+    """Whether logits mean probabilities and thresholds have error rates."""
+    return self.spec["calibrated"]
 
   @property
   def metric(self) -> str:
@@ -92,13 +116,26 @@ class Bundle:
 
   @property
   def thresholds(self) -> dict[str, dict[str, Any]]:
-    """All calibrated thresholds by name, each with "logit", "fmr", "fnmr"."""
+    """All thresholds by name, each with "logit", "fmr", "fnmr".
+
+    Uncalibrated: "published" alone, with "distance" and no error rates; or
+    nothing, where none is published.
+    """
     return self.spec["thresholds"]
 
   @property
   def threshold(self) -> float:
-    """The logit from which on two faces are judged the same person."""
-    return self.thresholds[self.spec["default_threshold"]]["logit"]
+    """The logit from which on two faces are judged the same person.
+
+    Infinite where no threshold is known: nobody is then judged the same.
+    """
+    name = self.spec["default_threshold"]
+    return self.thresholds[name]["logit"] if name else math.inf
+
+  @property
+  def published_distance(self) -> float | None:
+    """The published threshold as a distance; see `distances`."""
+    return self.thresholds.get("published", {}).get("distance")
 
   @functools.cached_property
   def _head(self) -> Any:
@@ -202,6 +239,29 @@ class Bundle:
       self._head.apply(self.variables["head"], scores, method="from_scores")
     )
 
+  def distances(self, logits: Any) -> np.ndarray:
+    """Turns the logits of an uncalibrated bundle back into distances.
+
+    Args:
+      logits: of this bundle's head, float [...].
+
+    Returns:
+      Euclidean distances, or 1 - cosine where the metric is "cosine", float32
+      [...], >= 0.
+
+    Raises:
+      ValueError: if the bundle is calibrated: its logit is then no distance.
+    """
+    if self.calibrated:
+      raise ValueError("a calibrated bundle's logits are no distances.")
+    # The head of an import falls by 1 for each unit of distance.
+    score_of_equals = jnp.float32(0.0 if self.metric == "euclidean" else 1.0)
+    highest = self._head.apply(
+      self.variables["head"], score_of_equals, method="from_scores"
+    )
+    distances = np.asarray(highest) - np.asarray(logits, np.float32)
+    return np.maximum(distances, 0.0)
+
 
 def _named(entry: dict[str, Any]) -> dict[str, Any]:
   return {"name": entry["name"], **entry["args"]}
@@ -225,7 +285,8 @@ def save(
   Args:
     path: folder to make or to replace the bundle of.
     spec: encoder, head, metric, input, standardize, views, dim, thresholds,
-      default_threshold, calibration, config.
+      default_threshold, calibration, config; alignment and calibrated where
+      they are not ours and True.
     variables: {"encoder": Flax variables, "head": Flax variables}.
 
   Returns:
@@ -243,6 +304,7 @@ def save(
   with files.replacing(weights) as file:
     np.savez(file, **arrays)  # type: ignore[arg-type]
   spec = {
+    **_DEFAULTS,
     **spec,
     "version": VERSION,
     "weights": content,
@@ -263,20 +325,20 @@ def _read_spec(folder: pathlib.Path) -> dict[str, Any]:
   except (FileNotFoundError, NotADirectoryError) as error:
     raise errors.UserError(
       f"--bundle={folder} is not a model bundle ({_SPEC} is missing); give "
-      "the `bundle` folder that `facesiam train` wrote."
+      "the folder that `facesiam train` or `facesiam import` wrote."
     ) from error
   except (json.JSONDecodeError, UnicodeDecodeError) as error:
     raise errors.UserError(
       f"{path} is damaged; copy the bundle anew or train it again."
     ) from error
   version = spec.get("version") if isinstance(spec, dict) else None
-  if version != VERSION:
+  if version not in _READABLE:
     raise errors.UserError(
       f"{path} is of bundle version {version!r} and this facesiam_jax reads "
-      f"version {VERSION}; install the facesiam_jax that wrote it, or train "
-      "it again."
+      f"versions up to {VERSION}; install the facesiam_jax that wrote it, or "
+      "train or import it again."
     )
-  return spec
+  return {**_DEFAULTS, **spec}
 
 
 def load(path: str | os.PathLike[str]) -> Bundle:

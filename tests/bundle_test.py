@@ -12,13 +12,14 @@ import facesiam_jax
 from facesiam_jax import bundle as bundle_lib
 from facesiam_jax import errors
 from facesiam_jax.training import loop
+from tests import colour_bundle
 
 
 @functools.cache
 def _params(objective, seed):
   """Fresh parameters; cached, since drawing them takes seconds to compile."""
   recipe = loop.make_recipe(tiny.config(objective, seed=seed))
-  state = loop.init_state(recipe, (16, 16, 1))
+  state = loop.init_state(recipe, (16, 16, 1), 8)
   return jax.device_get(state.eval_params)
 
 
@@ -163,6 +164,76 @@ def test_bad_bundles_are_told_apart(tmp_path):
   weights.unlink()
   with pytest.raises(errors.UserError, match="is missing"):
     bundle_lib.load(folder)
+
+
+def test_version_1_reads_as_calibrated_and_aligned_as_ours(tmp_path):
+  saved = _save(tmp_path / "a")
+  assert saved.spec["version"] == 2
+  path = tmp_path / "a" / "bundle.json"
+  spec = json.loads(path.read_text())
+  for key in ("alignment", "calibrated"):
+    del spec[key]
+  path.write_text(json.dumps(spec | {"version": 1}))
+  old = bundle_lib.load(tmp_path / "a")
+  assert old.calibrated and old.alignment == bundle_lib.OWN_ALIGNMENT
+  assert old.threshold == 1.5 and old.published_distance is None
+  # A gallery that it filled stays open to the bundle written anew.
+  assert old.fingerprint == saved.fingerprint
+  with pytest.raises(ValueError, match="no distances"):
+    old.distances([0.0])
+
+
+def test_alignment_is_in_the_fingerprint_and_calibration_is_not(tmp_path):
+  ours = _save(tmp_path / "a")
+  other = bundle_lib.Bundle(ours.spec | {"alignment": "dlib"}, {})
+  assert other.fingerprint != ours.fingerprint
+  published = bundle_lib.Bundle(ours.spec | {"calibrated": False}, {})
+  assert published.fingerprint == ours.fingerprint
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_published_threshold(metric, tmp_path):
+  saved = colour_bundle.save(tmp_path / "a", metric=metric, threshold=0.3)
+  loaded = bundle_lib.load(tmp_path / "a")
+  assert not loaded.calibrated and loaded.alignment == "eyes_of_somebody"
+  assert loaded.published_distance == 0.3 and loaded.threshold == 0.0
+  rng = np.random.default_rng(0)
+  faces = rng.integers(0, 256, (6, 8, 8, 3), np.uint8)
+  e = loaded.embed(faces)
+  np.testing.assert_array_equal(e, saved.embed(faces))
+  logits = loaded.logits(e[:3], e[3:])
+  if metric == "cosine":
+    expected = 1 - np.sum(e[:3] * e[3:], axis=1)
+  else:
+    expected = np.linalg.norm(e[:3] - e[3:], axis=1)
+  np.testing.assert_allclose(loaded.distances(logits), expected, atol=1e-6)
+  np.testing.assert_array_equal(logits >= loaded.threshold, expected <= 0.3)
+  # At the published distance itself the logit is 0, to the bit.
+  contact = np.float32(0.3) if metric == "euclidean" else 1 - np.float32(0.3)
+  score = -(contact.astype(np.float64) ** 2)
+  if metric == "cosine":
+    score = contact
+  logit = loaded.logits_from_scores(score)
+  assert abs(logit) < 1e-7 and loaded.distances(logit) == np.float32(0.3)
+  assert loaded.distances(5.0) == 0
+
+
+def test_no_published_threshold_judges_nobody_the_same(tmp_path):
+  bundle = colour_bundle.save(tmp_path / "a", threshold=None)
+  assert bundle.threshold == np.inf and bundle.published_distance is None
+  face = bundle.embed(np.full((1, 8, 8, 3), (9, 80, 200), np.uint8))
+  assert bundle.distances(bundle.logits(face, face)) < 1e-6
+
+
+def test_colours_are_rgb_and_not_averaged(tmp_path):
+  bundle = colour_bundle.save(tmp_path / "a", metric="euclidean")
+  assert bundle.channels == 3 and bundle.input_size == (8, 8)
+  face = np.full((1, 8, 8, 3), (51, 102, 204), np.uint8)
+  done = bundle.embed(face)[0].reshape(2, 2, 3)
+  expected = (np.array([0.2, 0.4, 0.8]) - [0.1, 0.2, 0.3]) / 0.5
+  np.testing.assert_allclose(done, np.broadcast_to(expected, (2, 2, 3)), 1e-5)
+  with pytest.raises(ValueError, match=r"uint8 \[N, 8, 8, 3\]"):
+    bundle.embed(face[..., 0])
 
 
 def test_wrong_images_are_refused(bundle):

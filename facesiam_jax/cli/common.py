@@ -56,7 +56,8 @@ def define_bundle(flag_values: flags.FlagValues) -> None:
   flags.DEFINE_string(
     "bundle",
     None,
-    "Folder of the model bundle, as `facesiam train` writes it. Required.",
+    "Folder of the model bundle, as `facesiam train` or `facesiam import` "
+    "writes it. Required.",
     required=True,
     flag_values=flag_values,
   )
@@ -101,22 +102,44 @@ def load_faces(
     cropped: whether the files are faces already.
 
   Returns:
-    uint8 [N, H, W, 1].
+    uint8 [N, H, W, C], as the bundle wants them: grey or RGB.
 
   Raises:
-    UserError: for the first bad photo.
+    UserError: for the first bad photo, or if the faces are to be found and the
+      bundle's alignment is another than ours.
   """
   import numpy as np
   import tqdm
 
+  from facesiam_jax import bundle as bundle_lib
   from facesiam_jax.faces import photo
 
-  size = bundle.input_size[0]
-  faces = [np.zeros((0, size, size, 1), np.uint8)]
+  if not cropped and bundle.alignment != bundle_lib.OWN_ALIGNMENT:
+    raise errors.UserError(
+      f"--bundle wants faces aligned as {bundle.alignment!r}, which is not done"
+      " here yet; give square pictures of faces aligned so already, with"
+      " --cropped."
+    )
+  size, channels = bundle.input_size[0], bundle.channels
+  faces = [np.zeros((0, size, size, channels), np.uint8)]
   # disable=None: no bar unless stderr is a terminal.
   for path in tqdm.tqdm(paths, unit="photo", leave=False, disable=None):
-    faces.append(photo.load_face(path, size=size, cropped=cropped)[None])
+    face = photo.load_face(path, size=size, cropped=cropped, channels=channels)
+    faces.append(face[None])
   return np.concatenate(faces)
+
+
+def uncalibrated_note(bundle: "Bundle") -> str:
+  """Returns the line to print with a decision of an uncalibrated bundle."""
+  if bundle.published_distance is None:
+    return (
+      "uncalibrated: no threshold is known, so nobody is judged the same; run "
+      "facesiam calibrate"
+    )
+  return (
+    "uncalibrated: published threshold, no error rate is known; run facesiam "
+    "calibrate"
+  )
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,7 +1,8 @@
 """`facesiam identify`: who of a gallery do photos show?"""
 
 import json
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -11,7 +12,8 @@ from facesiam_jax.cli import common
 if TYPE_CHECKING:
   import numpy as np
 
-  from facesiam_jax.gallery.gallery import Identification
+  from facesiam_jax.bundle import Bundle
+  from facesiam_jax.gallery.gallery import Identification, Match
 
 HELP = "Say who of a gallery a photo shows."
 USAGE = "facesiam identify --bundle=DIR --gallery=FILE [flags] PHOTO..."
@@ -40,7 +42,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 
 
 def _write_picture(
-  path: str, face: "np.ndarray", found: "Identification", threshold: float
+  path: str, face: "np.ndarray", found: "Identification", bundle: "Bundle"
 ) -> None:
   from facesiam_jax.evaluation import face_figures, figures
 
@@ -48,36 +50,82 @@ def _write_picture(
     raise errors.UserError(
       "--picture has nobody to show: the gallery is empty; enroll people."
     )
+  if bundle.threshold == math.inf:
+    raise errors.UserError(
+      "--picture has no decision to show: no threshold is known for --bundle."
+    )
+  scores = [match.logit for match in found.matches]
+  threshold, label = bundle.threshold, figures.SCORE_LABEL
+  if not bundle.calibrated:
+    # A logit is the threshold less the distance; the axis shows distances.
+    scores = [float(-bundle.distances(score)) for score in scores]
+    threshold = float(-bundle.distances(threshold))
+    label = "minus the distance; published threshold, uncalibrated"
   figure = face_figures.decision_figure(
     face,
     [match.name for match in found.matches],
-    [match.logit for match in found.matches],
+    scores,
     threshold=threshold,
+    label=label,
   )
   png = figures.png_bytes(figure)
   common.write_file(path, lambda file: file.write(png))
 
 
-def _json(photo: str, found: "Identification") -> dict[str, object]:
-  matches = [match._asdict() for match in found.matches]
-  return {"photo": photo, "name": found.name, "matches": matches}
+def _match(bundle: "Bundle", match: "Match") -> dict[str, Any]:
+  """Returns a match by the names that JSON and the table give its numbers."""
+  numbers = {"logit": match.logit, "probability": match.probability}
+  if not bundle.calibrated:
+    numbers = {"distance": float(bundle.distances(match.logit))}
+  return {"name": match.name, **numbers, "accepted": match.accepted}
 
 
-def _rows(photo: str, found: "Identification") -> list[list[str]]:
+def _json(
+  bundle: "Bundle", photo: str, found: "Identification"
+) -> dict[str, object]:
+  note = {"note": common.uncalibrated_note(bundle)}
+  return {
+    "photo": photo,
+    "name": found.name,
+    "matches": [_match(bundle, match) for match in found.matches],
+    "calibrated": bundle.calibrated,
+    **({} if bundle.calibrated else note),
+  }
+
+
+def _rows(
+  bundle: "Bundle", photo: str, found: "Identification"
+) -> list[list[str]]:
   decision = found.name or "(unknown)"
+  names = _numbers(bundle)
   rows = [
     [
-      match.name,
-      f"{match.probability:.4f}",
-      f"{match.logit:.4f}",
-      "yes" if match.accepted else "no",
+      match["name"],
+      *(f"{match[name]:.4f}" for name in names),
+      "yes" if match["accepted"] else "no",
     ]
-    for match in found.matches
-  ] or [["-"] * 4]
+    for match in (_match(bundle, match) for match in found.matches)
+  ] or [["-"] * (len(names) + 2)]
   return [
     [photo if i == 0 else "", decision if i == 0 else "", *row]
     for i, row in enumerate(rows)
   ]
+
+
+def _numbers(bundle: "Bundle") -> list[str]:
+  return ["probability", "logit"] if bundle.calibrated else ["distance"]
+
+
+def _print(bundle: "Bundle", pairs: "list[tuple[str, Identification]]") -> None:
+  header = ["photo", "decision", "person", *_numbers(bundle), "accepted"]
+  rows = [row for pair in pairs for row in _rows(bundle, *pair)]
+  print(common.table(header, rows))
+  if bundle.calibrated:
+    print(f"accepted from logit {bundle.threshold:.4f} on")
+    return
+  if bundle.published_distance is not None:
+    print(f"accepted up to distance {bundle.published_distance:.4f}")
+  print(common.uncalibrated_note(bundle))
 
 
 def run(flag_values: flags.FlagValues, args: list[str]) -> int:
@@ -96,13 +144,11 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
     k = everybody if flag_values.picture else flag_values.k
     found = gallery.identify(faces, k=k)
   if flag_values.picture:
-    _write_picture(flag_values.picture, faces[0], found[0], bundle.threshold)
+    _write_picture(flag_values.picture, faces[0], found[0], bundle)
   found = [one._replace(matches=one.matches[: flag_values.k]) for one in found]
   pairs = list(zip(args, found, strict=True))
   if flag_values.json:
-    print(json.dumps([_json(photo, one) for photo, one in pairs]))
-    return 0
-  header = ["photo", "decision", "person", "probability", "logit", "accepted"]
-  print(common.table(header, [r for pair in pairs for r in _rows(*pair)]))
-  print(f"accepted from logit {bundle.threshold:.4f} on")
+    print(json.dumps([_json(bundle, photo, one) for photo, one in pairs]))
+  else:
+    _print(bundle, pairs)
   return 0

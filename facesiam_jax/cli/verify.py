@@ -1,10 +1,14 @@
 """`facesiam verify`: do two photos show the same person?"""
 
 import json
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from facesiam_jax.cli import common
+
+if TYPE_CHECKING:
+  from facesiam_jax.bundle import Bundle
 
 HELP = "Say whether two photos show the same person."
 USAGE = "facesiam verify --bundle=DIR [flags] PHOTO PHOTO"
@@ -27,18 +31,43 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
   faces = common.load_faces(args, bundle, cropped=flag_values.cropped)
   embeddings = bundle.embed(faces)
   logit = float(bundle.logits(embeddings[:1], embeddings[1:])[0])
-  verdict = {
-    "photos": args,
-    "same": logit >= bundle.threshold,
-    "probability": float(bundle_lib.probability(logit)),
-    "logit": logit,
-    "threshold": bundle.threshold,
-  }
+  verdict = {"photos": args, "same": logit >= bundle.threshold}
+  verdict |= _measured(bundle, logit)
   if flag_values.json:
     print(json.dumps(verdict))
-    return 0
-  print(f"{'same' if verdict['same'] else 'different'} person")
-  print(f"probability  {verdict['probability']:.4f}")
-  print(f"logit        {logit:.4f}")
-  print(f"threshold    {bundle.threshold:.4f} (on the logit)")
+  else:
+    _print(bundle, verdict)
   return 0
+
+
+def _measured(bundle: "Bundle", logit: float) -> dict[str, Any]:
+  """Returns what is known of a comparison besides the decision."""
+  from facesiam_jax import bundle as bundle_lib
+
+  if bundle.calibrated:
+    return {
+      "calibrated": True,
+      "probability": float(bundle_lib.probability(logit)),
+      "logit": logit,
+      "threshold": bundle.threshold,
+    }
+  return {
+    "calibrated": False,
+    "note": common.uncalibrated_note(bundle),
+    "distance": float(bundle.distances(logit)),
+    "threshold": bundle.published_distance,
+  }
+
+
+def _print(bundle: "Bundle", verdict: dict[str, Any]) -> None:
+  print(f"{'same' if verdict['same'] else 'different'} person")
+  if bundle.calibrated:
+    print(f"probability  {verdict['probability']:.4f}")
+    print(f"logit        {verdict['logit']:.4f}")
+    print(f"threshold    {verdict['threshold']:.4f} (on the logit)")
+    return
+  kind = "1 - cosine" if bundle.metric == "cosine" else bundle.metric
+  print(f"distance     {verdict['distance']:.4f} ({kind})")
+  if verdict["threshold"] is not None:
+    print(f"threshold    {verdict['threshold']:.4f} (on the distance)")
+  print(verdict["note"])

@@ -93,29 +93,46 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def load_face(
-  path: str | os.PathLike[str], *, size: int = 64, cropped: bool = False
+  path: str | os.PathLike[str],
+  *,
+  size: int = 64,
+  cropped: bool = False,
+  channels: int = 1,
 ) -> np.ndarray:
   """Returns the one face of a photo in the framing of the training faces.
 
-  The photo is made grey (0.299 R + 0.587 G + 0.114 B), its face and eyes are
-  found and it is cut out as `framing.align` says. Faces less than half as wide
-  as the widest are taken for bystanders.
+  Its face and eyes are found in the grey photo (0.299 R + 0.587 G + 0.114 B)
+  and it is cut out as `framing.align` says. Faces less than half as wide as the
+  widest are taken for bystanders.
 
   Args:
     path: the photo.
     size: side of the result in pixels.
-    cropped: the file is such a face already: it is only made grey and scaled.
+    cropped: the file is such a face already: it is only scaled.
+    channels: 1 makes the face grey, 3 leaves it in colour; a grey photo then
+      has three equal channels.
 
   Returns:
-    uint8 [size, size, 1].
+    uint8 [size, size, channels]; colour is RGB.
 
   Raises:
     UserError: as `read_image` does, if no face or several are found, or if a
       cropped face is not about square.
+    ValueError: if channels is neither 1 nor 3.
   """
-  gray = to_gray(read_image(path))
+  if channels not in (1, 3):
+    raise ValueError(f"channels must be 1 or 3, got {channels}.")
+  pixels = read_image(path)
+  wanted = to_gray(pixels)[..., None] if channels == 1 else to_rgb(pixels)
   if cropped:
-    return _resize(path, gray, size)[..., None]
+    return _resize(path, wanted, size)
+  eyes = _find_eyes(path, to_gray(pixels))
+  planes = np.moveaxis(wanted, -1, 0)
+  return np.stack([framing.align(p, eyes, size=size) for p in planes], axis=-1)
+
+
+def _find_eyes(path: str | os.PathLike[str], gray: np.ndarray) -> np.ndarray:
+  """Returns the eyes of the one face of a grey photo, float [2, 2]."""
   faces = detect.find_faces(gray)
   if not faces:
     raise errors.UserError(
@@ -127,8 +144,7 @@ def load_face(
       f"{len(faces)} faces of like size were found in {path}: give a photo of"
       " one person, or cut out the one that is meant."
     )
-  eyes = detect.find_eyes(gray, faces[0])
-  return framing.align(gray, eyes, size=size)[..., None]
+  return detect.find_eyes(gray, faces[0])
 
 
 def list_people(
@@ -188,6 +204,20 @@ def to_gray(pixels: np.ndarray) -> np.ndarray:
   return np.asarray(PIL.Image.fromarray(pixels).convert("L"))
 
 
+def to_rgb(pixels: np.ndarray) -> np.ndarray:
+  """Gives grey pixels three equal channels.
+
+  Args:
+    pixels: uint8 [H, W] or [H, W, 3].
+
+  Returns:
+    uint8 [H, W, 3]; RGB pixels as they are.
+  """
+  if pixels.ndim == 3:
+    return pixels
+  return np.repeat(pixels[..., None], 3, axis=2)
+
+
 def _check_file(path: pathlib.Path) -> None:
   try:
     if not path.exists():
@@ -225,9 +255,10 @@ def _to_uint8(image: PIL.Image.Image) -> np.ndarray:
 
 
 def _resize(
-  path: str | os.PathLike[str], gray: np.ndarray, size: int
+  path: str | os.PathLike[str], face: np.ndarray, size: int
 ) -> np.ndarray:
-  height, width = gray.shape
+  """Returns a face [H, W, C] as [size, size, C]."""
+  height, width, channels = face.shape
   if max(height, width) > _MAX_ASPECT * min(height, width):
     raise errors.UserError(
       f"{path} is {width}x{height} pixels, but --cropped expects a square"
@@ -236,7 +267,9 @@ def _resize(
     )
   reduced = min(height, width) >= size
   method = cv2.INTER_AREA if reduced else cv2.INTER_CUBIC
-  return cv2.resize(gray, (size, size), interpolation=method)
+  # OpenCV drops the axis of a single channel.
+  scaled = cv2.resize(face, (size, size), interpolation=method)
+  return scaled.reshape(size, size, channels)
 
 
 def _visible(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -304,6 +304,30 @@ def test_cropped_is_only_scaled(tmp_path, framed):
   assert photo.load_face(path, size=100, cropped=True).shape == (100, 100, 1)
 
 
+def test_colour_stays(tmp_path, colours):
+  square = colours[:, :40]
+  path = _save(tmp_path / "a.png", square)
+  got = photo.load_face(path, size=40, cropped=True, channels=3)
+  np.testing.assert_array_equal(got, square)
+  grey = photo.load_face(path, size=40, cropped=True)
+  np.testing.assert_array_equal(grey[..., 0], photo.to_gray(square))
+  with pytest.raises(ValueError, match="channels must be 1 or 3"):
+    photo.load_face(path, cropped=True, channels=4)
+
+
+def test_a_grey_photo_has_three_equal_channels(tmp_path, face, framed):
+  path = _save(tmp_path / "a.pgm", face)
+  got = photo.load_face(path, channels=3)
+  assert got.shape == (64, 64, 3)
+  np.testing.assert_array_equal(got, photo.load_face(path).repeat(3, axis=2))
+  # A tint moves no face, and each channel is framed by itself.
+  tinted = (face[..., None] * np.array([1.0, 0.8, 0.6])).astype(np.uint8)
+  path = _save(tmp_path / "b.png", tinted)
+  got = photo.load_face(path, channels=3).astype(int)
+  for channel, share in enumerate((1.0, 0.8, 0.6)):
+    assert np.abs(got[..., channel] - share * framed).mean() < 5
+
+
 def test_cropped_needs_a_square(tmp_path, face):
   with pytest.raises(errors.UserError, match="92x112.*square"):
     photo.load_face(_save(tmp_path / "a.pgm", face), cropped=True)

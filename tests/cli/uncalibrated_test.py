@@ -1,0 +1,105 @@
+"""Tests of verify, enroll and identify with a bundle nobody has calibrated."""
+
+import json
+import types
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from facesiam_jax.cli import main
+from tests import colour_bundle
+
+_NOTE = (
+  "uncalibrated: published threshold, no error rate is known; run facesiam "
+  "calibrate"
+)
+_COLOURS = {"red": (220, 40, 40), "green": (40, 220, 40), "pink": (220, 70, 70)}
+
+
+@pytest.fixture(scope="module", name="files")
+def _files(tmp_path_factory):
+  """A colour bundle, PEOPLE/<colour>/1.png, and a gallery of red and green."""
+  folder = tmp_path_factory.mktemp("files")
+  for name, colour in _COLOURS.items():
+    (folder / name).mkdir()
+    face = np.full((20, 20, 3), colour, np.uint8)
+    PIL.Image.fromarray(face).save(folder / name / "1.png")
+  photos = {name: folder / name / "1.png" for name in _COLOURS}
+  colour_bundle.save(folder / "cosine", threshold=0.2)
+  colour_bundle.save(folder / "none", threshold=None)
+  for name in ("red", "green"):
+    argv = ["enroll", "--bundle", folder / "cosine", "--cropped"]
+    argv += ["--gallery", folder / "g.db", "--name", name, photos[name]]
+    assert main.main([str(word) for word in argv]) == 0
+  return types.SimpleNamespace(
+    cosine=f"--bundle={folder / 'cosine'}",
+    none=f"--bundle={folder / 'none'}",
+    gallery=f"--gallery={folder / 'g.db'}",
+    **photos,
+  )
+
+
+def _out(capsys, *argv):
+  capsys.readouterr()
+  assert main.main([str(word) for word in argv]) == 0, capsys.readouterr().err
+  return capsys.readouterr().out
+
+
+def test_verify_prints_a_distance_and_no_probability(files, capsys):
+  argv = ["verify", files.cosine, "--cropped", files.red]
+  lines = _out(capsys, *argv, files.pink).splitlines()
+  assert lines[0] == "same person" and lines[-1] == _NOTE
+  assert lines[1].startswith("distance     0.0") and "1 - cosine" in lines[1]
+  assert lines[2] == "threshold    0.2000 (on the distance)"
+  lines = _out(capsys, *argv, files.green).splitlines()
+  assert lines[0] == "different person"
+  verdict = json.loads(_out(capsys, *argv, files.green, "--json"))
+  assert set(verdict) == {
+    *("photos", "same", "calibrated", "note", "distance", "threshold"),
+  }
+  assert verdict["note"] == _NOTE and verdict["calibrated"] is False
+  assert verdict["same"] is False and verdict["threshold"] == 0.2
+  assert verdict["distance"] > 0.2
+
+
+def test_verify_without_a_published_threshold(files, capsys):
+  argv = ["verify", files.none, "--cropped", files.red, files.red]
+  out = _out(capsys, *argv)
+  assert out.startswith("different person") and "threshold  " not in out
+  assert "uncalibrated: no threshold is known" in out.splitlines()[-1]
+  assert json.loads(_out(capsys, *argv, "--json"))["threshold"] is None
+
+
+def test_identify_prints_distances_and_no_probability(files, capsys):
+  argv = ["identify", files.cosine, files.gallery, "--cropped", files.pink]
+  lines = _out(capsys, *argv).splitlines()
+  assert lines[0].split()[2:] == ["person", "distance", "accepted"]
+  assert lines[1].split()[1:3] == ["red", "red"] and lines[1].endswith("yes")
+  assert lines[2].split()[0] == "green" and lines[2].endswith("no")
+  assert lines[3:] == ["accepted up to distance 0.2000", _NOTE]
+  (found,) = json.loads(_out(capsys, *argv, "--json"))
+  assert found["note"] == _NOTE and found["calibrated"] is False
+  assert set(found["matches"][0]) == {"name", "distance", "accepted"}
+  assert found["name"] == "red" and found["matches"][0]["distance"] < 0.2
+
+
+def test_identify_picture(files, tmp_path, capsys):
+  argv = ["identify", files.cosine, files.gallery, "--cropped", files.pink]
+  _out(capsys, *argv, f"--picture={tmp_path / 'a.png'}")
+  assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_only_cropped_faces_of_its_own_alignment(files, capsys):
+  capsys.readouterr()
+  for argv in (
+    ["verify", files.cosine, files.red, files.red],
+    ["identify", files.cosine, files.gallery, files.red],
+    ["enroll", files.cosine, files.gallery, "--name=x", files.red],
+    ["embed", files.cosine, "--out=x.npz", files.red],
+  ):
+    assert main.main([str(word) for word in argv]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert "--bundle" in err and "'eyes_of_somebody'" in err
+    assert "--cropped" in err
