@@ -3,8 +3,9 @@
   python benchmarks/soak.py --out=benchmarks/results/soak.json
 
 Runs the tests marked `soak` (kills of training and of enrolment at many
-moments) and, under each newer Python on this machine, the fast tests with the
-newest JAX that Python allows, in an environment of its own.
+moments), mutants of the pure rooms for a while (benchmarks/mutants.py) and,
+under each newer Python on this machine, the fast tests with the newest JAX that
+Python allows, in an environment of its own.
 """
 
 import glob
@@ -25,6 +26,9 @@ from absl import app, flags
 _OUT = flags.DEFINE_string("out", None, "JSON file of the results.")
 _PYTHONS = flags.DEFINE_list(
   "pythons", ["3.12", "3.13"], "Versions to run the fast tests under, if found."
+)
+_MUTANT_MINUTES = flags.DEFINE_float(
+  "mutant_minutes", 20, "Time to try mutants for; 0 leaves them out."
 )
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -97,6 +101,18 @@ def _other_python(version: str) -> dict[str, Any]:
   return {**result, "versions": _versions(python)}
 
 
+def _mutants() -> list[dict[str, Any]]:
+  """Tries mutants; the result carries their counts by room."""
+  if not _MUTANT_MINUTES.value:
+    return []
+  out = _ROOT / "benchmarks" / "results" / "mutants.json"
+  command = [sys.executable, "benchmarks/mutants.py", f"--out={out}"]
+  command.append(f"--minutes={_MUTANT_MINUTES.value:g}")
+  result = _run("mutants", command)
+  rooms = json.loads(out.read_text())["summary"] if out.exists() else {}
+  return [{**result, "rooms": rooms}]
+
+
 def main(argv: list[str]) -> None:
   """Runs everything; exit status 1 if anything failed."""
   del argv
@@ -109,6 +125,7 @@ def main(argv: list[str]) -> None:
   ).stdout.strip()
   soak = [sys.executable, "-m", "pytest", "-q", "-m", "soak"]
   results = [_run("soak tests: kills and repetitions", soak)]
+  results += _mutants()
   results += [_other_python(version) for version in _PYTHONS.value]
   report = {
     "command": f"python {' '.join(sys.argv)}",
