@@ -134,9 +134,9 @@ class _Reader:
       self.fail(byte, f"a flag is {value!r} where it can be b'0' or b'1'")
     return value == b"1"
 
-  def text(self, length: int | None = None) -> str:
+  def text(self) -> str:
     byte = self.byte
-    length = self.integer() if length is None else length
+    length = self.integer()
     if not 1 <= length <= _LONGEST_NAME:
       self.fail(byte, f"a type name would be {length} bytes long")
     return self._take(length).decode("ascii", "backslashreplace")
@@ -175,28 +175,26 @@ class _Reader:
     pairs = (field.split(":") for field in layout.split())
     return {name: getattr(self, kind)() for name, kind in pairs}
 
-  def layer(
-    self, known: dict[str, str], what: str, length: int | None = None
-  ) -> Layer:
+  def layer(self, known: dict[str, str], what: str) -> Layer:
     byte = self.byte
-    kind = self.text(length)
+    kind = self.text()
     if kind not in known:
       self.fail(byte, f"{what} {kind!r} is none of {', '.join(sorted(known))}")
     return Layer(kind, byte, self.fields(known[kind]))
 
-  def nest(self) -> tuple[list[int], int]:
-    """Versions from the last layer to the first; length of the next name."""
+  def nest(self) -> list[int]:
+    """Takes the versions of all layers, from the last to the first."""
     versions: list[int] = []
     while len(versions) < _DEEPEST:
       byte = self.byte
-      value = self.integer()
-      if value > _FIRST:
-        if versions[-1:] != [_FIRST]:
-          self.fail(byte, "the input comes before the first layer's version")
-        return versions, value
-      if value < _TAG or versions[-1:] == [_FIRST]:
-        self.fail(byte, f"a layer is of version {value}")
-      versions.append(value)
+      version = self.integer()
+      if version > _FIRST and versions[-1:] == [_FIRST]:
+        # The length of the input's name, to be taken again with it.
+        self.byte = byte
+        return versions
+      if not _TAG <= version <= _FIRST or versions[-1:] == [_FIRST]:
+        self.fail(byte, f"a layer is of version {version}")
+      versions.append(version)
     self.fail(self.byte, f"more than {_DEEPEST} layers are nested")
 
   def training_state(self, version: int) -> None:
@@ -225,8 +223,8 @@ def parse(data: bytes, path: str) -> list[Layer]:
   if reader.integer() != 1:
     reader.fail(0, "there is no network with a loss of version 1")
   found = [reader.layer(_LOSSES, "the loss")]
-  versions, length = reader.nest()
-  found.append(reader.layer(_INPUTS, "the input", length))
+  versions = reader.nest()
+  found.append(reader.layer(_INPUTS, "the input"))
   for version in reversed(versions):
     if version == _TAG:
       found.append(Layer("tag", reader.byte, {}))
