@@ -40,14 +40,34 @@ def _resnet(bottleneck: bool, *sizes: int) -> Entry:
   return Entry("resnet:ResNet", arguments, 112, 3, _IMAGENET)
 
 
+def _iresnet(*sizes: int) -> Entry:
+  arguments = {"stage_sizes": sizes}
+  return Entry("iresnet:IResNet", arguments, 112, 3, _INSIGHTFACE)
+
+
 ENTRIES: dict[str, Entry] = {
   "article_cnn": Entry("cnn:ArticleCNN", {}, 64, 1, _NONE),
   "small_cnn": Entry("cnn:SmallCNN", {}, 64, 1, _NONE),
   "gabor": Entry("gabor:Gabor", {}, 64, 1, _NONE),
+  "koch2015": Entry("koch:Koch", {}, 105, 1, _NONE),
   "resnet18": _resnet(False, 2, 2, 2, 2),
   "resnet34": _resnet(False, 3, 4, 6, 3),
   "resnet50": _resnet(True, 3, 4, 6, 3),
   "resnet101": _resnet(True, 3, 4, 23, 3),
+  "iresnet18": _iresnet(2, 2, 2, 2),
+  "iresnet34": _iresnet(3, 4, 6, 3),
+  "iresnet50": _iresnet(3, 4, 14, 3),
+  "iresnet100": _iresnet(3, 13, 30, 3),
+  "mobilefacenet": Entry(
+    "mobilefacenet:MobileFaceNet", {}, 112, 3, _INSIGHTFACE
+  ),
+  "inception_resnet_v1": Entry(
+    "inception_resnet:InceptionResNetV1",
+    {},
+    160,
+    3,
+    "facenet-pytorch: MIT; VGGFace2 and CASIA-WebFace for research only",
+  ),  # fmt: skip
 }
 
 
