@@ -62,8 +62,11 @@ def make_recipe(config: ml_collections.ConfigDict) -> step_lib.Recipe:
     errors.UserError: if a part is unknown or its arguments do not fit.
   """
   try:
+    encoder = encoders.create(config.encoder.name, **config.encoder.args)
+    if hasattr(encoder, "axis_name"):
+      encoder = encoder.clone(axis_name=parallel.AXIS)
     return step_lib.Recipe(
-      encoder=encoders.create(config.encoder.name, **config.encoder.args),
+      encoder=encoder,
       head=heads.create(config.head.name, **config.head.args),
       objective=objectives.create(
         config.objective.name, **config.objective.args
