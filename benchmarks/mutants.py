@@ -3,10 +3,11 @@
   python benchmarks/mutants.py --out=benchmarks/results/mutants.json
 
 Each mutant (mutation.py says which there are) is tried in a throw-away clone of
-the last commit, by the test files named after its module, the references and
-examples of its functions, then all of its room's. Mutants are taken from the
-modules in turn, in an order given by the seed, until the minutes are spent; the
-tests of the unmutated code, which must pass first, are not counted in them.
+the last commit, by those test files of its room, references (wrong_variants)
+and examples that enter its function, files named after its module first. Which
+they are is noted while the unmutated code is tested, which must pass and is not
+counted in the minutes. Mutants are taken from the modules in turn, in an order
+given by the seed.
 
 The result file is added to: a mutant is not tried again while its module and
 the tests that judged it do the same as then (comments do not count). What
@@ -20,6 +21,7 @@ import json
 import pathlib
 import platform
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,6 +49,7 @@ _ROOT = flags.DEFINE_string(
 _PATIENCE = 5
 _GRACE_SECONDS = 30
 _SAVE_SECONDS = 10
+_LONGEST_SECONDS = 3600
 _PACKAGES = ("cosmic-ray", "jax", "numpy", "pytest")
 _Job = Callable[[pathlib.Path], Generator[None, None, Any]]
 
@@ -57,12 +60,14 @@ class Plan:
   Attributes:
     folder: a clone, for reading.
     mutants: key -> mutant, of all modules.
-    stages: module -> what is run on its mutants.
+    modules: paths of all modules.
+    rooms: those to try mutants of.
     report: what the result file holds.
   """
 
   def __init__(self, folder: pathlib.Path, rooms: list[str], report: Any):
     self.folder, self.rooms, self.report = folder, rooms, report
+    self.baseline: dict[str, Any] = {}
     package = folder / "facesiam_jax"
     paths = [
       path
@@ -75,9 +80,6 @@ class Plan:
       for name in self.modules
       for mutant in mutation.mutants(name, self.read(name))
     }
-    self.stages = {n: trials.stages(folder, n) for n in self.modules}
-    kept = report.get("mutants", {}).items()
-    self.report["mutants"] = {k: v for k, v in kept if self.holds(k, v)}
 
   @functools.cache  # noqa: B019  one plan a process
   def read(self, name: str) -> str:
@@ -92,19 +94,35 @@ class Plan:
       sources += [path.read_text(encoding="utf-8") for path in tables]
     return "".join(mutation.digest(source) for source in sources)
 
-  def evidence(self, module: str, by: str) -> str:
+  @functools.cache  # noqa: B019
+  def stages(self, module: str, function: str) -> list[trials.Stage]:
+    """What is run on the mutants of a function."""
+    entered: dict[str, list[str]] = {}
+    for stage, tests in self.baseline.items():
+      if stage.startswith(f"{trials.room_of(module)}:"):
+        entered.update(tests["entered"])
+    return trials.stages(module, function, entered)
+
+  def evidence(self, mutant: mutation.Mutant, by: str) -> str:
     """Hash of a module and of the tests that judged a mutant of it."""
-    names = sorted({f for stage in self.stages[module] for f in stage.files})
+    stages = self.stages(mutant.module, mutant.function)
+    names = {file.split("::")[0] for stage in stages for file in stage.files}
     judge = by.split("::")[0]
-    names = [judge] if judge in names else names
-    return mutation.digest(
-      repr([self.digest(name) for name in (module, *names)])
-    )
+    names = {judge} if judge in names else names
+    files = (mutant.module, *sorted(names))
+    return mutation.digest(repr([self.digest(name) for name in files]))
 
   def holds(self, key: str, record: dict[str, str]) -> bool:
-    """Whether a verdict still stands."""
-    evidence = functools.partial(self.evidence, key.split(":")[0])
-    return key in self.mutants and record["evidence"] == evidence(record["by"])
+    """Whether a verdict still stands; other rooms' are not looked into."""
+    mutant = self.mutants.get(key)
+    if mutant is None or trials.room_of(mutant.module) not in self.rooms:
+      return mutant is not None
+    return record["evidence"] == self.evidence(mutant, record["by"])
+
+  def forget(self) -> None:
+    """Drops the verdicts that stand no more."""
+    kept = self.report["mutants"].items()
+    self.report["mutants"] = {k: v for k, v in kept if self.holds(k, v)}
 
   def order(self, seed: int) -> list[mutation.Mutant]:
     """Mutants not judged yet, modules in turn."""
@@ -118,26 +136,35 @@ class Plan:
     return [m for m in turns if m and m.key not in self.report["mutants"]]
 
 
-def _baseline(plan: Plan, folders: list[pathlib.Path]) -> dict[str, float]:
-  """Runs each test file on the right code; returns its seconds."""
-  names = [
-    n for room in plan.rooms for n in trials.test_files(plan.folder, room)
-  ]
-  wanted = {name: trials.Stage((name,)) for name in names}
-  for room in plan.rooms:
-    wanted[room] = trials.room_stage(plan.folder, room)
-  package = repr([plan.digest(name) for name in plan.modules])
-  known = plan.report.get("baseline", {})
-  digests, todo = {}, []
-  for name, stage in wanted.items():
-    tests = repr([plan.digest(file) for file in stage.files])
-    digests[name] = mutation.digest(f"({package}, {tests})")
-    if known.get(name, {}).get("evidence") != digests[name]:
-      todo.append(name)
+def _baseline(
+  plan: Plan, folders: list[pathlib.Path], cache: pathlib.Path
+) -> None:
+  """Tests the right code where it or its tests have changed since."""
+  wanted = {
+    f"{room}: {stage.files[0]}": stage
+    for room in plan.rooms
+    for stage in trials.unmutated(plan.folder, room)
+  }
+  package = [plan.digest(name) for name in plan.modules]
+  evidence = {
+    name: mutation.digest(
+      repr((package, [plan.digest(f) for f in stage.files]))
+    )
+    for name, stage in wanted.items()
+  }
+  kept = json.loads(cache.read_text()) if cache.exists() else {}
+  plan.baseline = {
+    name: known
+    for name, known in kept.items()
+    if known["evidence"] == evidence.get(name)
+  }
+  todo = [name for name in wanted if name not in plan.baseline]
 
   def job(name: str) -> _Job:
     def run(folder: pathlib.Path) -> Generator[None, None, Any]:
-      outcome = yield from trials.run(folder, wanted[name], 3600, writes=True)
+      outcome = yield from trials.run(
+        folder, wanted[name], _LONGEST_SECONDS, records=True
+      )
       return name, outcome
 
     return run
@@ -146,36 +173,41 @@ def _baseline(plan: Plan, folders: list[pathlib.Path]) -> dict[str, float]:
     print(f"unmutated {name}: {outcome.seconds:.1f} s", flush=True)
     if not outcome.passed:
       sys.exit(f"{outcome.output[-5000:]}\nthe unmutated tests do not pass")
-    known[name] = {
-      "evidence": digests[name],
+    plan.baseline[name] = {
+      "evidence": evidence[name],
       "seconds": round(outcome.seconds, 1),
+      "entered": outcome.entered,
     }
-  plan.report["baseline"] = known
-  return {name: known[name]["seconds"] for name in wanted}
+    files.write(cache, json.dumps({**kept, **plan.baseline}))
 
 
-def _trial(plan: Plan, seconds: dict[str, float], mutant: Any) -> _Job:
+def _trial(plan: Plan, mutant: mutation.Mutant) -> _Job:
   """The job that tries one mutant; it returns (mutant, its record)."""
-  room = trials.room_of(mutant.module)
+  unit = {
+    file: name
+    for name, tests in plan.baseline.items()
+    for file in tests["entered"]
+  }
 
   def run(folder: pathlib.Path) -> Generator[None, None, Any]:
     source, path = plan.read(mutant.module), folder / mutant.module
     path.write_text(mutant.applied(source), encoding="utf-8")
     by = ""
     try:
-      for stage in plan.stages[mutant.module]:
-        usual = sum(seconds.get(name, seconds[room]) for name in stage.files)
-        limit = _PATIENCE * usual + _GRACE_SECONDS
+      for stage in plan.stages(mutant.module, mutant.function):
+        units = {unit[file] for file in stage.files}
+        usual = sum(plan.baseline[name]["seconds"] for name in units)
+        limit = round(_PATIENCE * usual + _GRACE_SECONDS)
         outcome = yield from trials.run(folder, stage, limit)
         by = outcome.by
-        if not outcome.passed:
+        if by:
           break
     finally:
       path.write_text(source, encoding="utf-8")
     return mutant, {
       "by": by,
       "outcome": "killed" if by else "survived",
-      "evidence": plan.evidence(mutant.module, by),
+      "evidence": plan.evidence(mutant, by),
     }
 
   return run
@@ -211,10 +243,8 @@ def _work(
   plan: Plan, folders: list[pathlib.Path], commit: str, save: Callable[[], None]
 ) -> None:
   """Tries mutants until the minutes are spent."""
-  seconds = _baseline(plan, folders)
-  save()
   order = plan.order(_SEED.value)
-  jobs: Iterator[_Job] = (_trial(plan, seconds, mutant) for mutant in order)
+  jobs: Iterator[_Job] = (_trial(plan, mutant) for mutant in order)
   deadline = time.monotonic() + 60 * _MINUTES.value
   saved = time.monotonic()
   for mutant, record in trials.pool(folders, jobs, deadline):
@@ -249,7 +279,11 @@ def main(argv: list[str]) -> None:
   root, out = pathlib.Path(_ROOT.value), pathlib.Path(_OUT.value)
   reasons = root / "benchmarks" / "survivors.json"
   why = json.loads(reasons.read_text()) if reasons.exists() else {}
-  trials.preload(root / ".pytest_cache" / "mutants")
+  # So that clones and children go too.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+  cache = root / ".pytest_cache" / "mutants"
+  cache.mkdir(parents=True, exist_ok=True)
+  trials.preload(cache)
   with tempfile.TemporaryDirectory(prefix="mutants-") as temporary:
     folders = [
       pathlib.Path(temporary) / str(index) for index in range(_PROCESSES.value)
@@ -258,7 +292,7 @@ def main(argv: list[str]) -> None:
       trials.clone(root, folder)
     command = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.check_output(command, cwd=folders[0], text=True).strip()
-    report = json.loads(out.read_text()) if out.exists() else {}
+    report = json.loads(out.read_text()) if out.exists() else {"mutants": {}}
     plan = Plan(folders[0], _ROOMS.value, report)
 
     def save() -> None:
@@ -271,6 +305,8 @@ def main(argv: list[str]) -> None:
       )
       files.write(out, json.dumps(report, indent=1, sort_keys=True) + "\n")
 
+    _baseline(plan, folders, cache / "baseline.json")
+    plan.forget()
     _work(plan, folders, commit, save)
   unexplained = _print_survivors(plan, why)
   for room, counts in report["summary"].items():

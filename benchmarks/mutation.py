@@ -48,6 +48,7 @@ class Mutant:
 
   Attributes:
     module: path of the module below the root.
+    function: dotted name of what is mutated, "" for the module itself.
     key: module, function, operator, and the lines before and after: a name that
       holds while other lines move.
     line: number of the first changed line, from 1.
@@ -59,6 +60,7 @@ class Mutant:
   """
 
   module: str
+  function: str
   key: str
   line: int
   before: str
@@ -214,10 +216,11 @@ def mutants(module: str, source: str) -> list[Mutant]:
           continue
         seen.add(after)
         line, old, new = _changed_lines(source, after)
-        where = [n for a, b, n in functions if a <= line <= b] or [""]
-        key = f"{module}:{where[-1]}:{name}: {old} -> {new}"
+        where = ["", *(n for a, b, n in functions if a <= line <= b)][-1]
+        key = f"{module}:{where}:{name}: {old} -> {new}"
         keys[key] = keys.get(key, 0) + 1
         if keys[key] > 1:
           key = f"{key} ({keys[key]})"
-        found.append(Mutant(module, key, line, old, new, start, stop, text))
+        place = (line, old, new, start, stop, text)
+        found.append(Mutant(module, where, key, *place))
   return found

@@ -7,17 +7,26 @@ a clone of the repository in which one module is a mutant. A child only reads
 the cache of compiled functions: killed while writing, it would spoil it.
 """
 
-import ast
 import contextlib
 import dataclasses
 import importlib
+import inspect
+import json
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import (
+  Callable,
+  Collection,
+  Generator,
+  Iterable,
+  Iterator,
+  Mapping,
+)
 from typing import Any, TypeVar
 
 _PRELOADED = (
@@ -50,14 +59,16 @@ class Outcome:
   Attributes:
     passed: whether no test failed.
     by: the test that failed, "time limit", or what ended the process.
-    seconds: wall time.
+    seconds: processor time.
     output: what pytest printed.
+    entered: test file or test -> the functions it entered, if recorded.
   """
 
   passed: bool
   by: str
   seconds: float
   output: str
+  entered: dict[str, list[str]]
 
 
 def room_of(module: str) -> str:
@@ -72,36 +83,44 @@ def test_files(folder: pathlib.Path, room: str) -> tuple[str, ...]:
   return tuple(str(path.relative_to(folder)) for path in found)
 
 
-def room_stage(folder: pathlib.Path, room: str) -> Stage:
-  """References and examples of a whole room."""
+def unmutated(folder: pathlib.Path, room: str) -> list[Stage]:
+  """What must pass on the right code: a stage for each file of a room.
+
+  The last one holds the references and the examples of the room's functions.
+  """
+  found = [Stage((name,)) for name in test_files(folder, room)]
   files = [name for name in (_VARIANTS, _EXAMPLES) if (folder / name).exists()]
   chosen = f"right_implementation and {room}. or examples_print and .{room}"
-  return Stage(tuple(files), chosen)
+  return found + [Stage(tuple(files), chosen)] * bool(files)
 
 
-def stages(folder: pathlib.Path, module: str) -> list[Stage]:
-  """What to run on a mutant of a module, the likeliest to notice it first."""
-  room, path = room_of(module), pathlib.PurePath(module)
-  files = test_files(folder, room)
-  stem = path.stem.strip("_")
-  own = tuple(f for f in files if pathlib.PurePath(f).name.startswith(stem))
-  tree = ast.parse((folder / module).read_text(encoding="utf-8"))
-  chosen = [
-    f"right_implementation and {room}.{node.name}"
-    for node in tree.body
-    if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
-  ]
-  dotted = ".".join(path.with_suffix("").parts)
-  chosen.append(f"examples_print and {dotted}")
-  whole = room_stage(folder, room)
-  rest = tuple(name for name in files if name not in own)
-  found = [
-    Stage(own),
-    Stage(whole.files, " or ".join(chosen)),
-    Stage(rest),
-    whole,
-  ]
-  return [stage for stage in found if stage.files]
+def stages(
+  module: str, function: str, entered: Mapping[str, Collection[str]]
+) -> list[Stage]:
+  """What to run on a mutant, the likeliest to notice it first.
+
+  Args:
+    module: path of its module.
+    function: dotted name of the function that is mutated, "" for the module.
+    entered: test file or test -> the functions of the room it entered, as
+      "module:name"; only tests that enter a function can notice its mutant.
+  """
+  place = f"{module}:{function}"
+  below = f"{place}." if function else place
+
+  def enters(name: str) -> bool:
+    return any(
+      known == place or known.startswith(below) or place.startswith(f"{known}.")
+      for known in entered[name]
+    )
+
+  stem = pathlib.PurePath(module).stem.strip("_")
+  names = [name for name in sorted(entered) if enters(name)]
+  tests = [name for name in names if "::" in name]
+  whole = [name for name in names if name not in tests]
+  own = [n for n in whole if pathlib.PurePath(n).name.startswith(stem)]
+  rest = [name for name in whole if name not in own]
+  return [Stage(tuple(group)) for group in (own, tests, rest) if group]
 
 
 def clone(root: pathlib.Path, folder: pathlib.Path) -> None:
@@ -126,13 +145,49 @@ def preload(cache: pathlib.Path) -> None:
       importlib.import_module(name)
 
 
-def _child(
-  folder: pathlib.Path, stage: Stage, log: pathlib.Path, writes: bool
-) -> None:
+class _Recorder:
+  """A pytest plugin that notes which functions of a folder a test enters.
+
+  What a test file has compiled is not entered again, so a file's tests count
+  together; the references and examples, each with its own function, do not.
+  """
+
+  def __init__(self, folder: pathlib.Path):
+    self._folder, self._prefix = f"{folder}/", f"{folder}/facesiam_jax/"
+    self._codes: dict[int, Any] = {}
+    self.entered: dict[str, set[str]] = {}
+
+  def _enter(self, frame: Any, event: str, argument: Any) -> None:
+    del argument
+    if event == "call":
+      self._codes[id(frame.f_code)] = frame.f_code
+
+  def _note(self, name: str) -> None:
+    names = self.entered.setdefault(name, set())
+    for code in self._codes.values():
+      is_class = not code.co_flags & inspect.CO_OPTIMIZED
+      if code.co_filename.startswith(self._prefix) and not is_class:
+        path = code.co_filename.removeprefix(self._folder)
+        names.add(f"{path}:{code.co_qualname.split('.<locals>')[0]}")
+    self._codes = {}
+
+  def pytest_sessionstart(self) -> None:
+    sys.setprofile(self._enter)
+
+  def pytest_runtest_logfinish(self, nodeid: str) -> None:
+    file = nodeid.split("::")[0]
+    self._note(nodeid if file in (_VARIANTS, _EXAMPLES) else file)
+
+  def pytest_sessionfinish(self) -> None:
+    sys.setprofile(None)
+
+
+def _child(folder: pathlib.Path, stage: Stage, records: bool) -> None:
   """Runs pytest in the clone; does not return."""
   code = 1
   try:
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    file = os.open(folder.with_suffix(".log"), flags, 0o644)
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.chdir(folder)
@@ -143,17 +198,20 @@ def _child(
     sys.path.insert(0, str(folder))
     for name in [n for n in sys.modules if n.split(".")[0] == "facesiam_jax"]:
       del sys.modules[name]
-    if not writes:
-      import jax
-
-      name = "jax_persistent_cache_min_compile_time_secs"
-      jax.config.update(name, float("inf"))
+    import jax
     import pytest
 
+    if not records:
+      name = "jax_persistent_cache_min_compile_time_secs"
+      jax.config.update(name, float("inf"))
     arguments = ["-x", "-q", "--tb=short", "-p", "no:cacheprovider"]
     if stage.chosen:
       arguments += ["-k", stage.chosen]
-    code = int(pytest.main([*arguments, *stage.files]))
+    recorder = _Recorder(folder)
+    plugins = [recorder] if records else []
+    code = int(pytest.main([*arguments, *stage.files], plugins=plugins))
+    entered = {name: sorted(v) for name, v in recorder.entered.items()}
+    folder.with_suffix(".json").write_text(json.dumps(entered))
     sys.stdout.flush()
   finally:
     os._exit(code)
@@ -167,15 +225,16 @@ def _failed_test(output: str) -> str:
 
 
 def run(
-  folder: pathlib.Path, stage: Stage, limit: float, *, writes: bool = False
+  folder: pathlib.Path, stage: Stage, limit: int, *, records: bool = False
 ) -> Generator[None, None, Outcome]:
   """Runs one stage in a forked child.
 
   Args:
     folder: the clone.
     stage: what to run.
-    limit: seconds after which it counts as failed.
-    writes: whether it adds to the cache of compiled functions.
+    limit: seconds of processor time after which it counts as failed.
+    records: whether it adds to the cache of compiled functions, and notes which
+      functions were entered.
 
   Yields:
     None, while it runs; when closed, the child is killed.
@@ -183,30 +242,36 @@ def run(
   Returns:
     The Outcome.
   """
-  log = folder.with_suffix(".log")
-  begun = time.monotonic()
   pid = os.fork()
   if pid == 0:
-    # Ends the child even where this process is gone or a loop is in C++.
-    signal.alarm(int(limit) + 1)
-    _child(folder, stage, log, writes)
-  done, status = 0, 0
+    # Limits that hold even where this process is gone or a loop is in C++. The
+    # second is for what waits for ever without computing.
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+    signal.alarm(20 * limit)
+    _child(folder, stage, records)
+  done, status, usage = 0, 0, None
   try:
     while not done:
       yield
-      done, status = os.waitpid(pid, os.WNOHANG)
+      done, status, usage = os.wait4(pid, os.WNOHANG)
   finally:
     if not done:
       os.kill(pid, signal.SIGKILL)
       os.waitpid(pid, 0)
+  assert usage is not None
   code = os.waitstatus_to_exitcode(status)
+  log = folder.with_suffix(".log")
   output = log.read_text(encoding="utf-8", errors="replace")
+  seconds = usage.ru_utime + usage.ru_stime
   passed = code in (0, _NO_TESTS)
   by = "" if passed else _failed_test(output)
   if code < 0:
-    name = signal.Signals(-code).name
-    by = "time limit" if name == "SIGALRM" else name
-  return Outcome(passed, by, time.monotonic() - begun, output)
+    late = seconds >= limit - 1 or -code == signal.SIGALRM
+    by = "time limit" if late else signal.Signals(-code).name
+  entered = {}
+  if passed and records:
+    entered = json.loads(folder.with_suffix(".json").read_text())
+  return Outcome(passed, by, seconds, output, entered)
 
 
 def pool(

@@ -115,7 +115,7 @@ def _run(root):
 def root(tmp_path):
   """A repository with a function that is tested and one that is not."""
   for name, text in {
-    ".gitignore": "out.json\n",
+    ".gitignore": "out.json\n.pytest_cache\n",
     "pyproject.toml": '[tool.pytest.ini_options]\npythonpath = ["."]\n',
     "facesiam_jax/__init__.py": "",
     "facesiam_jax/ops/__init__.py": "",
