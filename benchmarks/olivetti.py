@@ -153,14 +153,14 @@ def _article_report(fold: int, workdir: pathlib.Path) -> dict[str, Any]:
 def _baseline_reports(fold: int) -> dict[str, list[dict[str, Any]]]:
   """Measures raw pixels and eigenfaces on the fold's ten people."""
   from facesiam_jax.data import sets
-  from facesiam_jax.evaluation import protocols
+  from facesiam_jax.evaluation import baselines, protocols
 
   config = _config("olivetti", fold, 0)
   data = sets.load(config.dataset, image_size=config.image_size)
   (train, _), (test, ids) = data.of(data.train), data.of(data.test)
   similarities = {
-    "Raw pixels": protocols.raw_pixel_similarity(test),
-    "Eigenfaces": protocols.pca_similarity(train, test),
+    "Raw pixels": baselines.raw_pixel_similarity(test),
+    "Eigenfaces": baselines.pca_similarity(train, test),
   }
   return {
     name: [protocols.verification_report(similarity, ids, None)]

@@ -5,13 +5,15 @@ Only the protocols are loaded here; `facesiam_jax.evaluation.figures` and
 name where a picture or a page is wanted.
 """
 
-from facesiam_jax.evaluation.protocols import (
+from facesiam_jax.evaluation.baselines import (
   EIGENFACE_COMPONENTS,
+  pca_similarity,
+  raw_pixel_similarity,
+)
+from facesiam_jax.evaluation.protocols import (
   Pairs,
   SamplePair,
   all_pairs,
-  pca_similarity,
-  raw_pixel_similarity,
   sample_pairs,
   summarise,
   verification_report,

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
-from facesiam_jax.evaluation import figures
+from facesiam_jax.evaluation import drawing, figures
 from facesiam_jax.evaluation.figures import (
   BLUE,
   INK,
@@ -50,25 +49,29 @@ def pairs_figure(
   images = np.asarray(images)
   rows = {kind: [s for s in samples if s.kind == kind] for kind in _KINDS}
   columns = max(4, *(len(row) for row in rows.values()))
-  figure, axes = _canvas(columns * 2.3 - 0.2, len(rows) * 1.75, scale=0.82)
+  figure, axes = drawing.canvas(
+    columns * 2.3 - 0.2, len(rows) * 1.75, scale=0.82
+  )
   for n, (kind, row) in enumerate(rows.items()):
     top = n * 1.75
     title, detail = _KINDS[kind]
     color = BLUE if kind == "true accept" else VERMILLION
-    _text(axes, 0, top + 0.18, title, size=11, weight="bold", ha="left")
-    _text(axes, 2.0, top + 0.18, detail, color=MUTED, ha="left")
+    drawing.text(axes, 0, top + 0.18, title, size=11, weight="bold", ha="left")
+    drawing.text(axes, 2.0, top + 0.18, detail, color=MUTED, ha="left")
     if not row:
-      _text(axes, 0, top + 0.75, "None in this set.", color=MUTED, ha="left")
+      drawing.text(
+        axes, 0, top + 0.75, "None in this set.", color=MUTED, ha="left"
+      )
     for k, sample in enumerate(row):
       left = k * 2.3
-      _face(axes, images[sample.i], left, top + 0.32)
-      _face(axes, images[sample.j], left + 1.02, top + 0.32)
-      _frame(axes, left, top + 0.32, 2.02, 1, color, 2.2)
+      drawing.face(axes, images[sample.i], left, top + 0.32)
+      drawing.face(axes, images[sample.j], left + 1.02, top + 0.32)
+      drawing.frame(axes, left, top + 0.32, 2.02, 1, color, 2.2)
       sign = (
         "\N{GREATER-THAN OR EQUAL TO}" if sample.score >= threshold else "<"
       )
       verdict = f"{number(sample.score)} {sign} {number(threshold)}"
-      _text(axes, left + 1.01, top + 1.47, verdict)
+      drawing.text(axes, left + 1.01, top + 1.47, verdict)
   return figure
 
 
@@ -106,30 +109,38 @@ def grid_figure(
   rows = -(-len(names) // columns)
   left, head, step = 3.1, 1.0, (1.12, 1.52)
   height = head + max(rows * step[1], 3.4) + 0.3
-  figure, axes = _canvas(left + columns * step[0] - 0.12, height, scale=0.72)
+  figure, axes = drawing.canvas(
+    left + columns * step[0] - 0.12, height, scale=0.72
+  )
   accepted = scores >= threshold
   heading = title or _grid_title(accepted, own)
   # A long heading gets smaller letters: 60 of the full size fill the width.
   size = 14 * min(1.0, 60 / len(heading) * columns / 8)
-  _text(axes, 0, 0.3, heading, size=size, weight="bold", ha="left")
+  drawing.text(axes, 0, 0.3, heading, size=size, weight="bold", ha="left")
   _grid_key(axes, own is not None)
-  _face(axes, probe, 0, head, side=2.6)
-  _text(axes, 1.3, head + 2.8, "Probe", size=11, weight="bold")
-  _text(axes, 1.3, head + 3.08, f"threshold {number(threshold)}", color=MUTED)
+  drawing.face(axes, probe, 0, head, side=2.6)
+  drawing.text(axes, 1.3, head + 2.8, "Probe", size=11, weight="bold")
+  drawing.text(
+    axes, 1.3, head + 3.08, f"threshold {number(threshold)}", color=MUTED
+  )
   for n, name in enumerate(names):
     x = left + n % columns * step[0]
     y = head + n // columns * step[1]
-    _face(axes, references[n], x, y)
+    drawing.face(axes, references[n], x, y)
     color = BLUE if n == own else VERMILLION
     if accepted[n]:
-      _frame(axes, x, y, 1, 1, color, 3.2)
+      drawing.frame(axes, x, y, 1, 1, color, 3.2)
     elif n == own:
-      _frame(axes, x, y, 1, 1, color, 2.2, linestyle=(0, (2, 1.2)))
+      drawing.frame(axes, x, y, 1, 1, color, 2.2, linestyle=(0, (2, 1.2)))
     strong = bool(accepted[n]) or n == own
     weight = "bold" if strong else "normal"
     ink = color if strong else INK
-    _text(axes, x + 0.5, y + 1.14, number(scores[n]), color=ink, weight=weight)
-    _text(axes, x + 0.5, y + 1.33, _short(name, 12), color=MUTED, size=6.5)
+    drawing.text(
+      axes, x + 0.5, y + 1.14, number(scores[n]), color=ink, weight=weight
+    )
+    drawing.text(
+      axes, x + 0.5, y + 1.33, drawing.short(name, 12), color=MUTED, size=6.5
+    )
   return figure
 
 
@@ -156,8 +167,8 @@ def _grid_key(axes: Axes, has_own: bool) -> None:
     ]
   x = 0.0
   for color, label, line in entries:
-    _frame(axes, x, 0.56, 0.2, 0.2, color, 2.2, linestyle=line)
-    _text(axes, x + 0.3, 0.67, label, ha="left", color=INK)
+    drawing.frame(axes, x, 0.56, 0.2, 0.2, color, 2.2, linestyle=line)
+    drawing.text(axes, x + 0.3, 0.67, label, ha="left", color=INK)
     x += 2.3
 
 
@@ -203,7 +214,7 @@ def decision_figure(
   figure = figures.new_figure(9.6, height)
   heading = decision or _decision_title(names, scores, order, threshold)
   figure.suptitle(
-    textwrap.fill(_clean(heading), 78), fontsize=13, fontweight="bold",
+    textwrap.fill(drawing.clean(heading), 78), fontsize=13, fontweight="bold",
     color=INK, x=0.013, ha="left", parse_math=False,
   )  # fmt: skip
   left, right = figure.subplots(1, 2, width_ratios=[1, 2.6])
@@ -224,7 +235,7 @@ def _decision_title(
   names: Sequence[str], scores: np.ndarray, order: np.ndarray, threshold: float
 ) -> str:
   best = order[0]
-  name, score = _short(names[best], 24), number(scores[best])
+  name, score = drawing.short(names[best], 24), number(scores[best])
   if scores[best] < threshold:
     return f"Nobody recognised (best: {name}, {score} < {number(threshold)})"
   others = int((scores >= threshold).sum()) - 1
@@ -238,11 +249,11 @@ def _decision_title(
 
 
 def _probe_panel(axes: Axes, probe: ArrayLike, own: str | None) -> None:
-  picture = _picture(probe)
-  axes.imshow(picture, interpolation="bicubic", **_gray(picture))
+  picture = drawing.pixels(probe)
+  axes.imshow(picture, interpolation="bicubic", **drawing.gray(picture))
   axes.set_anchor("N")
   axes.set_axis_off()
-  caption = "Probe" if own is None else f"Probe: truly {_short(own, 24)}"
+  caption = "Probe" if own is None else f"Probe: truly {drawing.short(own, 24)}"
   axes.set_title(caption, fontsize=11, color=INK, loc="left", parse_math=False)
 
 
@@ -266,7 +277,7 @@ def _bars(
       bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
       zorder=6,
     )  # fmt: skip
-  labels = [_short(name, 22) for name in names]
+  labels = [drawing.short(name, 22) for name in names]
   axes.set_yticks(places, labels, fontsize=8.5, parse_math=False)
   axes.tick_params(axis="y", length=0)
   axes.grid(visible=False, axis="y")
@@ -284,12 +295,12 @@ def _bars(
 def _thumbnails(axes: Axes, faces: np.ndarray) -> None:
   """Small faces at the left end of the bars."""
   for place, face in enumerate(faces):
-    picture = _picture(face)
+    picture = drawing.pixels(face)
     # Height of a row in data units is 1; the width follows the bar's height.
     inset = axes.inset_axes(
       (0, place - 0.46, 0.05, 0.92), transform=axes.get_yaxis_transform()
     )
-    inset.imshow(picture, **_gray(picture))
+    inset.imshow(picture, **drawing.gray(picture))
     inset.set_anchor("W")
     inset.set_axis_off()
 
@@ -309,104 +320,3 @@ def _check_people(
     raise ValueError(
       f"there must be one face for each of {len(names)} names, got {len(faces)}"
     )
-
-
-def _canvas(
-  width: float, height: float, *, scale: float
-) -> tuple[Figure, Axes]:
-  """A figure of width x height face sides, `scale` inches each, y downwards."""
-  margin = 0.18
-  figure = figures.new_figure(
-    (width + 2 * margin) * scale, (height + 2 * margin) * scale
-  )
-  figure.set_layout_engine("none")
-  axes = figure.add_axes((0, 0, 1, 1))
-  axes.set_axis_off()
-  axes.set(xlim=(-margin, width + margin), ylim=(height + margin, -margin))
-  axes.set_autoscale_on(False)
-  return figure, axes
-
-
-def _picture(image: ArrayLike) -> np.ndarray:
-  """A face as matplotlib wants it: [H, W] or [H, W, 3]."""
-  picture = np.asarray(image)
-  if picture.dtype != np.uint8 or picture.ndim not in (2, 3):
-    raise ValueError(
-      f"a face must be uint8 [H, W] or [H, W, C], got {picture.dtype} "
-      f"{picture.shape}"
-    )
-  if picture.ndim == 3 and picture.shape[-1] == 1:
-    picture = picture[..., 0]
-  return picture
-
-
-def _gray(picture: np.ndarray) -> dict[str, Any]:
-  return {"cmap": "gray", "vmin": 0, "vmax": 255} if picture.ndim == 2 else {}
-
-
-def _face(
-  axes: Axes, image: ArrayLike, x: float, y: float, *, side: float = 1.0
-) -> None:
-  """Draws a face into the square at (x, y), keeping its proportions."""
-  picture = _picture(image)
-  height, width = picture.shape[:2]
-  dx, dy = side * width / max(height, width), side * height / max(height, width)
-  left, top = x + (side - dx) / 2, y + (side - dy) / 2
-  axes.imshow(
-    picture, extent=(left, left + dx, top + dy, top), aspect="auto",
-    interpolation="bicubic", **_gray(picture),
-  )  # fmt: skip
-
-
-def _frame(
-  axes: Axes,
-  x: float,
-  y: float,
-  width: float,
-  height: float,
-  color: str,
-  linewidth: float,
-  *,
-  linestyle: Any = "-",
-) -> None:
-  axes.add_patch(
-    Rectangle(
-      (x, y),
-      width,
-      height,
-      fill=False,
-      edgecolor=color,
-      linewidth=linewidth,
-      linestyle=linestyle,
-      joinstyle="miter",
-    )  # fmt: skip
-  )
-
-
-def _text(
-  axes: Axes,
-  x: float,
-  y: float,
-  text: str,
-  *,
-  size: float = 9,
-  color: str = INK,
-  weight: str = "normal",
-  ha: str = "center",
-) -> None:
-  axes.text(
-    x, y, _clean(text), fontsize=size, color=color, fontweight=weight, ha=ha,
-    va="center", parse_math=False,
-  )  # fmt: skip
-
-
-def _clean(text: str) -> str:
-  """Text on one line, whatever a person was named."""
-  return " ".join(text.split())
-
-
-def _short(name: str, length: int) -> str:
-  name = _clean(name)
-  if len(name) <= length:
-    return name
-  return name[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -11,7 +11,7 @@ import numpy as np
 from facesiam_jax import bundle as bundle_lib
 from facesiam_jax import errors
 from facesiam_jax.data import sets
-from facesiam_jax.evaluation import protocols
+from facesiam_jax.evaluation import baselines, protocols
 from facesiam_jax.training import metric_writer
 
 
@@ -69,11 +69,11 @@ def measure(bundle: bundle_lib.Bundle, data: sets.DataSet) -> Measured:
     images=images,
     identity_ids=identity_ids,
     baselines={
-      "Raw pixels": protocols.raw_pixel_similarity(images),
-      "Eigenfaces": protocols.pca_similarity(
+      "Raw pixels": baselines.raw_pixel_similarity(images),
+      "Eigenfaces": baselines.pca_similarity(
         train_images,
         images,
-        components=min(protocols.EIGENFACE_COMPONENTS, len(train_images) - 1),
+        components=min(baselines.EIGENFACE_COMPONENTS, len(train_images) - 1),
       ),
     },
   )

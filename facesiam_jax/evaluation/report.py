@@ -4,87 +4,23 @@ The page is self-contained (its pictures are inlined, nothing is loaded from
 elsewhere), so it can be mailed or archived as a single file.
 """
 
-import base64
 import errno
 import json
 import os
 import pathlib
 import uuid
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 from numpy.typing import ArrayLike
 
 from facesiam_jax import errors
-from facesiam_jax.evaluation import face_figures, figures, protocols
+from facesiam_jax.evaluation import face_figures, figures, page, protocols
 
 PAGE = "report.html"
 METRICS = "metrics.json"
 _OPTIONAL = {"curves.png", "pairs.png"}
-
-# Metric, its name on the page, and what it means in a sentence.
-_MEANINGS = (
-  (
-    "eer",
-    "Equal error rate (EER)",
-    "Error rate at the threshold where accepting strangers and rejecting the "
-    "right person are equally frequent, on the convex hull of the ROC curve.",
-  ),
-  (
-    "eer_raw",
-    "EER without the hull",
-    "The same, read off the ROC curve itself.",
-  ),
-  (
-    "auc",
-    "Area under the ROC curve",
-    "Chance that a pair of the same person scores above a pair of different "
-    "people; 50% is guessing.",
-  ),
-  (
-    "tar_at_far_0.01",
-    "TAR at FAR 1%",
-    "Share of same-person pairs accepted when at most 1 in 100 pairs of "
-    "different people is.",
-  ),
-  (
-    "tar_at_far_0.1",
-    "TAR at FAR 10%",
-    "The same when at most 1 in 10 pairs of different people is accepted.",
-  ),
-  (
-    "one_shot_accuracy",
-    "One-shot accuracy",
-    "Share of images whose own person scores highest when each person is known "
-    "by one random image.",
-  ),
-  (
-    "fmr",
-    "False match rate (FMR)",
-    "Share of pairs of different people accepted at the decision threshold.",
-  ),
-  (
-    "fnmr",
-    "False non-match rate (FNMR)",
-    "Share of pairs of the same person rejected at the decision threshold.",
-  ),
-  (
-    "accuracy",
-    "Accuracy",
-    "Share of right decisions over all pairs; most pairs are of different "
-    "people, so always saying no scores high here too.",
-  ),
-  (
-    "balanced_accuracy",
-    "Balanced accuracy",
-    "The same with both kinds of pair weighted equally; 50% is guessing.",
-  ),
-)
-_HEADLINES = ("eer", "one_shot_accuracy", "tar_at_far_0.01", "fmr", "fnmr")
-_COMPARED = ("eer", "auc", "tar_at_far_0.01", "one_shot_accuracy")
 
 
 class System(NamedTuple):
@@ -97,22 +33,6 @@ class System(NamedTuple):
 
   similarity: ArrayLike
   result: Mapping[str, Any]
-
-
-class Picture(NamedTuple):
-  """A picture of the page.
-
-  Attributes:
-    name: of the file, without .png.
-    title: heading on the page.
-    caption: one or two sentences under it.
-    png: the bytes of the file.
-  """
-
-  name: str
-  title: str
-  caption: str
-  png: bytes
 
 
 def write_report(
@@ -131,7 +51,7 @@ def write_report(
   fingerprint: str | None = None,
   title: str = "Face verification report",
   name: str = "This network",
-  extra: Sequence[Picture] = (),
+  extra: Sequence[page.Picture] = (),
 ) -> pathlib.Path:
   """Writes metrics.json, the pictures as PNG, and a self-contained report.html.
 
@@ -192,15 +112,14 @@ def write_report(
   files = {f"{picture.name}.png": picture.png for picture in pictures}
   text = json.dumps(metrics, indent=2, sort_keys=True, allow_nan=False)
   files[METRICS] = (text + "\n").encode()
-  page = _render(metrics, pictures, title, name)
-  files[PAGE] = page.encode()
+  files[PAGE] = page.render(metrics, pictures, title, name).encode()
   _write_all(pathlib.Path(out_dir), files)
   return pathlib.Path(out_dir) / PAGE
 
 
 def _score_pictures(
   systems: Mapping[str, figures.Scored], threshold: float | None
-) -> list[Picture]:
+) -> list[page.Picture]:
   scores, same = next(iter(systems.values()))
   drawn = (
     (
@@ -227,13 +146,15 @@ def _score_pictures(
     ),
   )
   return [
-    Picture(name, title, caption, figures.png_bytes(figure))
+    page.Picture(name, title, caption, figures.png_bytes(figure))
     for name, title, caption, figure in drawn
   ]
 
 
-def _curves_picture(curves: Mapping[str, figures.Series], unit: str) -> Picture:
-  return Picture(
+def _curves_picture(
+  curves: Mapping[str, figures.Series], unit: str
+) -> page.Picture:
+  return page.Picture(
     "curves",
     "Training",
     "Loss and accuracy during training. Validation people do not occur in "
@@ -244,8 +165,8 @@ def _curves_picture(curves: Mapping[str, figures.Series], unit: str) -> Picture:
 
 def _pairs_picture(
   images: ArrayLike, samples: Sequence[protocols.SamplePair], threshold: float
-) -> Picture:
-  return Picture(
+) -> page.Picture:
+  return page.Picture(
     "pairs",
     "Sample pairs",
     "Right decisions drawn at random, and the worst errors of each kind, each "
@@ -254,121 +175,6 @@ def _pairs_picture(
       face_figures.pairs_figure(images, samples, threshold=threshold)
     ),
   )
-
-
-def _render(
-  metrics: Mapping[str, Any],
-  pictures: Sequence[Picture],
-  title: str,
-  name: str,
-) -> str:
-  environment = jinja2.Environment(
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  source = resources.files("facesiam_jax.evaluation") / "template.html"
-  template = environment.from_string(source.read_text(encoding="utf-8"))
-  rows = [
-    _row(metrics, *meaning)
-    for meaning in _MEANINGS
-    if metrics.get(meaning[0]) is not None
-  ]
-  by_key = {row["key"]: row for row in rows}
-  return template.render(
-    title=title,
-    metrics=metrics,
-    threshold=_threshold_text(metrics),
-    headlines=[by_key[key] for key in _HEADLINES if key in by_key],
-    rows=rows,
-    comparison=_comparison(metrics, name),
-    settings=_flat(metrics["settings"]),
-    pictures=[
-      {
-        "name": picture.name,
-        "title": picture.title,
-        "caption": picture.caption,
-        "data": base64.b64encode(picture.png).decode(),
-      }
-      for picture in pictures
-    ],
-  )
-
-
-def _threshold_text(metrics: Mapping[str, Any]) -> str | None:
-  threshold = metrics["threshold_logit"]
-  return None if threshold is None else figures.number(threshold)
-
-
-def _row(
-  metrics: Mapping[str, Any], key: str, label: str, meaning: str
-) -> dict[str, Any]:
-  """One line of the summary table."""
-  interval = (metrics["interval"] or {}).get(key)
-  spread = metrics.get("spread", {}).get(key)
-  return {
-    "key": key,
-    "label": label,
-    "meaning": meaning,
-    "value": _percent(metrics[key]),
-    "count": _count_text(metrics["counts"].get(key, {})),
-    "interval": None if interval is None else _range(*interval),
-    "spread": None if spread is None else _spread_text(spread),
-  }
-
-
-def _percent(share: float) -> str:
-  """A share as a percentage, with enough digits to tell a rare error from 0."""
-  rare = min(share, 1 - share)
-  digits = 1 if rare == 0 or rare >= 0.01 else 2 if rare >= 0.001 else 3
-  return f"{share:.{digits}%}"
-
-
-def _range(low: float, high: float) -> str:
-  return f"{_percent(low)} to {_percent(high)}"
-
-
-def _spread_text(spread: Mapping[str, float]) -> str:
-  text = _percent(spread["mean"])
-  if spread["sd"] is not None:
-    text += f" \N{PLUS-MINUS SIGN} {spread['sd']:.1%}"
-  return f"{text} ({_range(spread['min'], spread['max'])})"
-
-
-def _count_text(counts: Mapping[str, int]) -> str:
-  if "count" in counts:
-    return f"{counts['count']:,} of {counts['of']:,}"
-  if "genuine" in counts:
-    return f"{counts['genuine']:,} + {counts['impostor']:,} pairs"
-  return ""
-
-
-def _comparison(metrics: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-  """The table of the network beside its baselines."""
-  if "baselines" not in metrics:
-    return None
-  labels = {key: label for key, label, _ in _MEANINGS}
-  systems = {name: metrics, **metrics["baselines"]}
-  return {
-    "labels": [labels[key] for key in _COMPARED],
-    "rows": [
-      (system, [_percent(result[key]) for key in _COMPARED])
-      for system, result in systems.items()
-    ],
-  }
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[Any]:
-  """Nested settings as (dotted name, text) lines."""
-  lines: list[Any] = []
-  for key, value in settings.items():
-    if isinstance(value, dict) and value:
-      lines += _flat(value, f"{prefix}{key}.")
-    else:
-      text = value if isinstance(value, str) else json.dumps(value)
-      lines.append((f"{prefix}{key}", text))
-  return lines
 
 
 def _plain(value: Any) -> Any:

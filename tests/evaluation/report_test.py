@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from facesiam_jax import errors
-from facesiam_jax.evaluation import protocols, report
+from facesiam_jax.evaluation import baselines, protocols, report
+from facesiam_jax.evaluation import page as page_lib
 
 
 def _case(num_people=6, images=4):
@@ -34,7 +35,7 @@ def _write(out_dir, *, threshold=2.0, **kwargs):
 def _write_full(out_dir):
   similarity, ids, faces = _case()
   result = protocols.verification_report(similarity, ids, 2.0)
-  pixels = protocols.raw_pixel_similarity(faces)
+  pixels = baselines.raw_pixel_similarity(faces)
   return _write(
     out_dir,
     images=faces,
@@ -175,7 +176,7 @@ def test_intervals_and_extra_pictures_are_shown(tmp_path):
     result,
     similarity=similarity,
     identity_ids=ids,
-    extra=[report.Picture("grid", "Forty people", "Caption.", png)],
+    extra=[page_lib.Picture("grid", "Forty people", "Caption.", png)],
   )
   assert (tmp_path / "grid.png").read_bytes() == png
   text = _Page(page.read_text()).text
@@ -232,4 +233,4 @@ def test_numbers_that_json_cannot_hold_are_refused(tmp_path):
   ],
 )
 def test_rare_errors_are_not_rounded_to_nothing(share, text):
-  assert report._percent(share) == text
+  assert page_lib.percent(share) == text
