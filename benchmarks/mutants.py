@@ -15,12 +15,9 @@ survives must be explained in survivors.json, mutant -> why it is equivalent or
 cannot matter; if one is not, it is printed and the exit status is 1.
 """
 
-import functools
-import itertools
 import json
 import pathlib
 import platform
-import random
 import signal
 import subprocess
 import sys
@@ -30,16 +27,16 @@ from collections.abc import Callable, Generator, Iterator
 from importlib import metadata
 from typing import Any
 
+import mutant_plan
 import mutation
 import trials
 from absl import app, flags
 
 from facesiam_jax import files
 
-_ALL_ROOMS = ("ops", "heads", "losses", "mining", "metrics")
 _OUT = flags.DEFINE_string("out", None, "JSON file of the results.")
 _MINUTES = flags.DEFINE_float("minutes", 20, "Time to try mutants for.")
-_ROOMS = flags.DEFINE_list("rooms", list(_ALL_ROOMS), "Rooms to mutate.")
+_ROOMS = flags.DEFINE_list("rooms", list(mutant_plan.ROOMS), "Rooms to mutate.")
 _PROCESSES = flags.DEFINE_integer("processes", 2, "Mutants tried at a time.")
 _SEED = flags.DEFINE_integer("seed", 0, "Order of the mutants.")
 _ROOT = flags.DEFINE_string(
@@ -54,104 +51,22 @@ _PACKAGES = ("cosmic-ray", "jax", "numpy", "pytest")
 _Job = Callable[[pathlib.Path], Generator[None, None, Any]]
 
 
-class Plan:
-  """What there is to try and what is known of it.
-
-  Attributes:
-    folder: a clone, for reading.
-    mutants: key -> mutant, of all modules.
-    modules: paths of all modules.
-    rooms: those to try mutants of.
-    report: what the result file holds.
-  """
-
-  def __init__(self, folder: pathlib.Path, rooms: list[str], report: Any):
-    self.folder, self.rooms, self.report = folder, rooms, report
-    self.baseline: dict[str, Any] = {}
-    package = folder / "facesiam_jax"
-    paths = [
-      path
-      for room in _ALL_ROOMS
-      for path in (*package.glob(f"{room}/*.py"), *package.glob(f"{room}.py"))
-    ]
-    self.modules = sorted(str(path.relative_to(folder)) for path in paths)
-    self.mutants = {
-      mutant.key: mutant
-      for name in self.modules
-      for mutant in mutation.mutants(name, self.read(name))
-    }
-
-  @functools.cache  # noqa: B019  one plan a process
-  def read(self, name: str) -> str:
-    return (self.folder / name).read_text(encoding="utf-8")
-
-  @functools.cache  # noqa: B019
-  def digest(self, name: str) -> str:
-    """Hash of a file; of wrong variants with their tables."""
-    sources = [self.read(name)]
-    if name.endswith("wrong_variants_test.py"):
-      tables = sorted((self.folder / "tests" / "wrong").glob("*.py"))
-      sources += [path.read_text(encoding="utf-8") for path in tables]
-    return "".join(mutation.digest(source) for source in sources)
-
-  @functools.cache  # noqa: B019
-  def stages(self, module: str, function: str) -> list[trials.Stage]:
-    """What is run on the mutants of a function."""
-    entered: dict[str, list[str]] = {}
-    for stage, tests in self.baseline.items():
-      if stage.startswith(f"{trials.room_of(module)}:"):
-        entered.update(tests["entered"])
-    return trials.stages(module, function, entered)
-
-  def evidence(self, mutant: mutation.Mutant, by: str) -> str:
-    """Hash of a module and of the tests that judged a mutant of it."""
-    stages = self.stages(mutant.module, mutant.function)
-    names = {file.split("::")[0] for stage in stages for file in stage.files}
-    judge = by.split("::")[0]
-    names = {judge} if judge in names else names
-    files = (mutant.module, *sorted(names))
-    return mutation.digest(repr([self.digest(name) for name in files]))
-
-  def holds(self, key: str, record: dict[str, str]) -> bool:
-    """Whether a verdict still stands; other rooms' are not looked into."""
-    mutant = self.mutants.get(key)
-    if mutant is None or trials.room_of(mutant.module) not in self.rooms:
-      return mutant is not None
-    return record["evidence"] == self.evidence(mutant, record["by"])
-
-  def forget(self) -> None:
-    """Drops the verdicts that stand no more."""
-    kept = self.report["mutants"].items()
-    self.report["mutants"] = {k: v for k, v in kept if self.holds(k, v)}
-
-  def order(self, seed: int) -> list[mutation.Mutant]:
-    """Mutants not judged yet, modules in turn."""
-    queues = []
-    chosen = [m for m in self.modules if trials.room_of(m) in self.rooms]
-    for module in chosen:
-      queue = [m for m in self.mutants.values() if m.module == module]
-      random.Random(f"{seed} {module}").shuffle(queue)
-      queues.append(queue)
-    turns = itertools.chain.from_iterable(itertools.zip_longest(*queues))
-    return [m for m in turns if m and m.key not in self.report["mutants"]]
-
-
 def _baseline(
-  plan: Plan, folders: list[pathlib.Path], cache: pathlib.Path
+  plan: mutant_plan.Plan, folders: list[pathlib.Path], cache: pathlib.Path
 ) -> None:
   """Tests the right code where it or its tests have changed since."""
   wanted = {
     f"{room}: {stage.files[0]}": stage
     for room in plan.rooms
-    for stage in trials.unmutated(plan.folder, room)
+    for stage in mutant_plan.unmutated(plan.folder, room)
   }
-  package = [plan.digest(name) for name in plan.modules]
-  evidence = {
-    name: mutation.digest(
-      repr((package, [plan.digest(f) for f in stage.files]))
+  evidence = {}
+  for name, stage in wanted.items():
+    rooms = ("ops", name.split(":")[0])
+    code = [n for n in plan.modules if mutant_plan.room_of(n) in rooms]
+    evidence[name] = mutation.digest(
+      repr([plan.digest(file) for file in (*code, *stage.files)])
     )
-    for name, stage in wanted.items()
-  }
   kept = json.loads(cache.read_text()) if cache.exists() else {}
   plan.baseline = {
     name: known
@@ -181,7 +96,7 @@ def _baseline(
     files.write(cache, json.dumps({**kept, **plan.baseline}))
 
 
-def _trial(plan: Plan, mutant: mutation.Mutant) -> _Job:
+def _trial(plan: mutant_plan.Plan, mutant: mutation.Mutant) -> _Job:
   """The job that tries one mutant; it returns (mutant, its record)."""
   unit = {
     file: name
@@ -213,14 +128,16 @@ def _trial(plan: Plan, mutant: mutation.Mutant) -> _Job:
   return run
 
 
-def summary(plan: Plan, why: dict[str, str]) -> dict[str, dict[str, Any]]:
+def summary(
+  plan: mutant_plan.Plan, why: dict[str, str]
+) -> dict[str, dict[str, Any]]:
   """Counts by room; the score leaves out what is explained."""
   found = {}
-  for room in _ALL_ROOMS:
+  for room in mutant_plan.ROOMS:
     of_room = [
       key
       for key, mutant in plan.mutants.items()
-      if trials.room_of(mutant.module) == room
+      if mutant_plan.room_of(mutant.module) == room
     ]
     tried = [k for k in of_room if k in plan.report["mutants"]]
     survived = [
@@ -239,10 +156,24 @@ def summary(plan: Plan, why: dict[str, str]) -> dict[str, dict[str, Any]]:
   return found
 
 
+def _save(plan: mutant_plan.Plan, why: dict[str, str], commit: str) -> None:
+  plan.report.update(
+    command=f"python {' '.join(sys.argv)}",
+    commit=commit,
+    python=platform.python_version(),
+    versions={name: metadata.version(name) for name in _PACKAGES},
+    summary=summary(plan, why),
+  )
+  text = json.dumps(plan.report, indent=1, sort_keys=True)
+  files.write(_OUT.value, text + "\n")
+
+
 def _work(
-  plan: Plan, folders: list[pathlib.Path], commit: str, save: Callable[[], None]
+  plan: mutant_plan.Plan, folders: list[pathlib.Path], why: dict[str, str]
 ) -> None:
   """Tries mutants until the minutes are spent."""
+  command = ["git", "rev-parse", "--short", "HEAD"]
+  commit = subprocess.check_output(command, cwd=folders[0], text=True).strip()
   order = plan.order(_SEED.value)
   jobs: Iterator[_Job] = (_trial(plan, mutant) for mutant in order)
   deadline = time.monotonic() + 60 * _MINUTES.value
@@ -252,12 +183,12 @@ def _work(
     if record["outcome"] == "survived":
       print(f"survived: {mutant.key}", flush=True)
     if time.monotonic() - saved > _SAVE_SECONDS:
-      save()
+      _save(plan, why, commit)
       saved = time.monotonic()
-  save()
+  _save(plan, why, commit)
 
 
-def _print_survivors(plan: Plan, why: dict[str, str]) -> int:
+def _print_survivors(plan: mutant_plan.Plan, why: dict[str, str]) -> int:
   """Prints those that nobody has explained; returns how many."""
   unexplained = 0
   for key, record in sorted(plan.report["mutants"].items()):
@@ -290,28 +221,15 @@ def main(argv: list[str]) -> None:
     ]
     for folder in folders:
       trials.clone(root, folder)
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.check_output(command, cwd=folders[0], text=True).strip()
     report = json.loads(out.read_text()) if out.exists() else {"mutants": {}}
-    plan = Plan(folders[0], _ROOMS.value, report)
-
-    def save() -> None:
-      report.update(
-        command=f"python {' '.join(sys.argv)}",
-        commit=commit,
-        python=platform.python_version(),
-        versions={name: metadata.version(name) for name in _PACKAGES},
-        summary=summary(plan, why),
-      )
-      files.write(out, json.dumps(report, indent=1, sort_keys=True) + "\n")
-
+    plan = mutant_plan.Plan(folders[0], _ROOMS.value, report)
     _baseline(plan, folders, cache / "baseline.json")
     plan.forget()
-    _work(plan, folders, commit, save)
+    _work(plan, folders, why)
   unexplained = _print_survivors(plan, why)
   for room, counts in report["summary"].items():
     print(
-      room, *(f"{count} {name}" for name, count in counts.items()), sep="  "
+      room, *(f"{count} {name}" for name, count in counts.items()), sep=", "
     )
   sys.exit(unexplained > 0)
 

@@ -21,35 +21,20 @@ import sys
 import time
 from collections.abc import (
   Callable,
-  Collection,
   Generator,
   Iterable,
   Iterator,
-  Mapping,
 )
 from typing import Any, TypeVar
+
+import mutant_plan
 
 _PRELOADED = (
   *("jax", "jax.numpy", "flax.linen", "chex", "doctest", "pytest"),
   *("scipy.stats", "scipy.spatial", "sklearn.metrics", "sklearn.isotonic"),
 )
-_VARIANTS = "tests/wrong_variants_test.py"
-_EXAMPLES = "tests/doctest_test.py"
 _NO_TESTS = 5  # pytest's exit status where -k chooses none
 _T = TypeVar("_T")
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-  """One run of pytest.
-
-  Attributes:
-    files: test files, below the root.
-    chosen: pytest's -k; empty for all tests.
-  """
-
-  files: tuple[str, ...]
-  chosen: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,58 +54,6 @@ class Outcome:
   seconds: float
   output: str
   entered: dict[str, list[str]]
-
-
-def room_of(module: str) -> str:
-  """ "losses" of facesiam_jax/losses/triplet.py."""
-  return pathlib.PurePath(module).parts[1].removesuffix(".py")
-
-
-def test_files(folder: pathlib.Path, room: str) -> tuple[str, ...]:
-  """Test files of a room, below the folder of a clone."""
-  found = sorted((folder / "tests" / room).glob("*_test.py"))
-  found += (folder / "tests").glob(f"{room}_test.py")
-  return tuple(str(path.relative_to(folder)) for path in found)
-
-
-def unmutated(folder: pathlib.Path, room: str) -> list[Stage]:
-  """What must pass on the right code: a stage for each file of a room.
-
-  The last one holds the references and the examples of the room's functions.
-  """
-  found = [Stage((name,)) for name in test_files(folder, room)]
-  files = [name for name in (_VARIANTS, _EXAMPLES) if (folder / name).exists()]
-  chosen = f"right_implementation and {room}. or examples_print and .{room}"
-  return found + [Stage(tuple(files), chosen)] * bool(files)
-
-
-def stages(
-  module: str, function: str, entered: Mapping[str, Collection[str]]
-) -> list[Stage]:
-  """What to run on a mutant, the likeliest to notice it first.
-
-  Args:
-    module: path of its module.
-    function: dotted name of the function that is mutated, "" for the module.
-    entered: test file or test -> the functions of the room it entered, as
-      "module:name"; only tests that enter a function can notice its mutant.
-  """
-  place = f"{module}:{function}"
-  below = f"{place}." if function else place
-
-  def enters(name: str) -> bool:
-    return any(
-      known == place or known.startswith(below) or place.startswith(f"{known}.")
-      for known in entered[name]
-    )
-
-  stem = pathlib.PurePath(module).stem.strip("_")
-  names = [name for name in sorted(entered) if enters(name)]
-  tests = [name for name in names if "::" in name]
-  whole = [name for name in names if name not in tests]
-  own = [n for n in whole if pathlib.PurePath(n).name.startswith(stem)]
-  rest = [name for name in whole if name not in own]
-  return [Stage(tuple(group)) for group in (own, tests, rest) if group]
 
 
 def clone(root: pathlib.Path, folder: pathlib.Path) -> None:
@@ -176,13 +109,17 @@ class _Recorder:
 
   def pytest_runtest_logfinish(self, nodeid: str) -> None:
     file = nodeid.split("::")[0]
-    self._note(nodeid if file in (_VARIANTS, _EXAMPLES) else file)
+    self._note(
+      nodeid if file in (mutant_plan.VARIANTS, mutant_plan.EXAMPLES) else file
+    )
 
   def pytest_sessionfinish(self) -> None:
     sys.setprofile(None)
 
 
-def _child(folder: pathlib.Path, stage: Stage, records: bool) -> None:
+def _child(
+  folder: pathlib.Path, stage: mutant_plan.Stage, records: bool
+) -> None:
   """Runs pytest in the clone; does not return."""
   code = 1
   try:
@@ -225,7 +162,11 @@ def _failed_test(output: str) -> str:
 
 
 def run(
-  folder: pathlib.Path, stage: Stage, limit: int, *, records: bool = False
+  folder: pathlib.Path,
+  stage: mutant_plan.Stage,
+  limit: int,
+  *,
+  records: bool = False,
 ) -> Generator[None, None, Outcome]:
   """Runs one stage in a forked child.
 
