@@ -17,7 +17,8 @@ class Resident:
 
   Attributes:
     images: uint8 [N, H, W, C].
-    identity_ids: identity of each image, int32 [N].
+    identity_ids: person of each image, numbered 0..M-1 in the order of the
+      ids that were given, int32 [N].
     index: the images grouped by identity.
   """
 
@@ -49,8 +50,6 @@ def make_resident(images: np.ndarray, identity_ids: np.ndarray) -> Resident:
       f"there are {images.shape[0]} images but identity_ids has shape "
       f"{np.shape(identity_ids)}."
     )
-  return Resident(
-    images=images,
-    identity_ids=np.asarray(identity_ids, np.int32),
-    index=sampling.index_identities(identity_ids),
-  )
+  index = sampling.index_identities(identity_ids)
+  numbers = np.unique(identity_ids, return_inverse=True)[1]
+  return Resident(images, numbers.astype(np.int32), index)

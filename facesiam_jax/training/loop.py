@@ -31,7 +31,7 @@ from facesiam_jax.training import state as state_lib
 from facesiam_jax.training import step as step_lib
 
 # Purposes of random keys, apart from those of a step (step.py).
-_INIT, _EVAL = 100, 101
+_INIT, _EVAL, _OBJECTIVE = 100, 101, 102
 _MOST_STEPS_PER_CALL = 50
 _EMBED_BLOCK = 64
 
@@ -89,13 +89,14 @@ def make_recipe(config: ml_collections.ConfigDict) -> step_lib.Recipe:
 
 
 def init_state(
-  recipe: step_lib.Recipe, image_shape: tuple[int, int, int]
+  recipe: step_lib.Recipe, image_shape: tuple[int, int, int], num_people: int
 ) -> state_lib.TrainState:
   """Returns the state before the first step, a function of the seed.
 
   Args:
     recipe: from `make_recipe`.
     image_shape: (H, W, C) of a face.
+    num_people: people to train on, for objectives that have a class a person.
 
   Returns:
     The state, on the default device.
@@ -113,6 +114,9 @@ def init_state(
   params = {
     "encoder": variables["params"],
     "head": recipe.head.init(head_key, zeros, zeros)["params"],
+    "objective": recipe.objective.init(
+      jax.random.fold_in(key, _OBJECTIVE), num_people, embedding.shape[1]
+    ),
   }
   return state_lib.create(
     params,
@@ -195,8 +199,10 @@ def make_measure(
       own_rows=jnp.arange(len(rows)),
       columns=embeddings,
       column_ids=ids,
+      params=params["objective"],
     )
-    terms = recipe.objective.terms(step_lib.apply_head(recipe, params), batch)
+    head = step_lib.apply_head(recipe, params)
+    terms = recipe.objective.eval_terms(head, batch)
     total = jnp.maximum(jnp.sum(terms.weights), 1.0)
     loss = jnp.sum(terms.values * terms.weights) / total
     return loss, jnp.mean(terms.correct)
@@ -252,7 +258,8 @@ class _Run:
       settings = settings_of(config, self.recipe)
       self.measure = make_measure(self.recipe, settings, validation)
     self.train = train
-    state = init_state(self.recipe, train.images.shape[1:])
+    num_people = data.index.counts.shape[0]
+    state = init_state(self.recipe, train.images.shape[1:], num_people)
     self.state = parallel.replicate(state, self.mesh)
     self.pending: list[dict[str, jax.Array]] = []
     self.loss = math.nan

@@ -1,11 +1,13 @@
 """What a step draws and what it minimises: one small class an objective.
 
 An objective names the image rows of the global batch and turns embeddings
-into per-example losses. It holds no arrays and no random state.
+into per-example losses. It holds no arrays and no random state; parameters of
+its own, such as class centres, are part of the run's, under "objective".
 """
 
 import dataclasses
 import importlib
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -37,6 +39,7 @@ class Embedded(NamedTuple):
     own_rows: their indices in the global batch, int32 [b].
     columns: embeddings of the global batch, float32 [B, D].
     column_ids: their identities, int32 [B].
+    params: the objective's own parameters, {} where it has none.
   """
 
   own: jax.Array
@@ -44,6 +47,7 @@ class Embedded(NamedTuple):
   own_rows: jax.Array
   columns: jax.Array
   column_ids: jax.Array
+  params: Any
 
 
 class Objective(Protocol):
@@ -65,6 +69,9 @@ class Objective(Protocol):
   def trains_head(self) -> bool:
     """Whether the head's parameters take part in the loss."""
 
+  def init(self, key: jax.Array, num_people: int, dim: int) -> Any:
+    """Returns its own trained parameters, a pytree; {} for none."""
+
   def draw(
     self, index: sampling.IdentityIndex, seed_key: jax.Array, step: jax.Array
   ) -> jax.Array:
@@ -76,11 +83,31 @@ class Objective(Protocol):
     """Returns the image rows the objective is measured on, int32 [n]."""
 
   def terms(self, head: Any, batch: Embedded) -> Terms:
-    """Returns the per-example terms of the device's own rows."""
+    """Returns the per-example terms of the device's own rows.
+
+    The ids of training people are 0..num_people - 1.
+    """
+
+  def eval_terms(self, head: Any, batch: Embedded) -> Terms:
+    """Returns the same of people that are not trained on."""
+
+
+class _WithoutParameters:
+  """What objectives share whose loss is the same for any people."""
+
+  def init(self, key: jax.Array, num_people: int, dim: int) -> Any:
+    del key, num_people, dim
+    return {}
+
+  def terms(self, head: Any, batch: Embedded) -> Terms:
+    raise NotImplementedError
+
+  def eval_terms(self, head: Any, batch: Embedded) -> Terms:
+    return self.terms(head, batch)
 
 
 @dataclasses.dataclass(frozen=True)
-class PairBce:
+class PairBce(_WithoutParameters):
   """Binary cross-entropy on the head's logits of drawn pairs.
 
   Attributes:
@@ -136,7 +163,7 @@ class PairBce:
 
 
 @dataclasses.dataclass(frozen=True)
-class _PeopleTimesImages:
+class _PeopleTimesImages(_WithoutParameters):
   """Common to objectives over a P x K batch."""
 
   num_people: int = 16
@@ -234,9 +261,105 @@ class BatchHardTriplet(_PeopleTimesImages):
     return Terms(values, weights, nearest_is_same(batch))
 
 
+@dataclasses.dataclass(frozen=True)
+class Softmax:
+  """Cross-entropy of a dense layer over the training people: the baseline.
+
+  The layer is thrown away after training; what is measured and shipped are
+  the embeddings below it. People that are not trained on have no class, so on
+  them the supervised contrastive loss is reported instead.
+
+  Attributes:
+    num_images: images a step, over all devices.
+  """
+
+  num_images: int = 128
+
+  row_group = 1
+  rows_per_person = 1
+  trains_head = False
+
+  @property
+  def batch_rows(self) -> int:
+    return self.num_images
+
+  def init(self, key: jax.Array, num_people: int, dim: int) -> Any:
+    draw = jax.random.normal(key, (num_people * dim,)).reshape(num_people, dim)
+    return {
+      "centers": draw * (1.0 / dim**0.5),
+      "bias": jnp.zeros((num_people,), jnp.float32),
+    }
+
+  def draw(
+    self, index: sampling.IdentityIndex, seed_key: jax.Array, step: jax.Array
+  ) -> jax.Array:
+    key = jax.random.fold_in(seed_key, step)
+    return sampling.class_balanced(index, key, num_images=self.num_images)
+
+  def draw_eval(
+    self, index: sampling.IdentityIndex, seed_key: jax.Array
+  ) -> jax.Array:
+    del seed_key  # every image once
+    return index.order
+
+  def terms(self, head: Any, batch: Embedded) -> Terms:
+    del head  # fitted after training, on people the network has not seen
+    centers, bias = batch.params["centers"], batch.params["bias"]
+    logits = ops.pairwise_dot(batch.own, centers) + bias[None, :]
+    values, weights = losses.softmax_cross_entropy(logits, batch.own_ids)
+    correct = jnp.argmax(logits, axis=1) == batch.own_ids
+    return Terms(values, weights, correct.astype(jnp.float32))
+
+  def eval_terms(self, head: Any, batch: Embedded) -> Terms:
+    return SupCon().terms(head, batch)
+
+
+@dataclasses.dataclass(frozen=True)
+class MarginSoftmax(Softmax):
+  """Softmax over cosines to class centres, with a margin at the own class.
+
+  Attributes:
+    num_images: images a step, over all devices.
+    loss: "arcface" (margin in radians) or "cosface" (in units of cosine).
+    scale: factor of the cosines, > 0; 16 to 32 for hundreds of people, 64 for
+      many thousands.
+    margin: of that loss.
+  """
+
+  loss: str = "arcface"
+  scale: float = 32.0
+  margin: float = 0.5
+
+  def __post_init__(self) -> None:
+    if self.loss not in _MARGIN_LOSSES:
+      raise ValueError(
+        f"loss must be one of {sorted(_MARGIN_LOSSES)}, got {self.loss!r}."
+      )
+
+  def init(self, key: jax.Array, num_people: int, dim: int) -> Any:
+    return {"centers": super().init(key, num_people, dim)["centers"]}
+
+  def terms(self, head: Any, batch: Embedded) -> Terms:
+    del head  # fitted after training, on people the network has not seen
+    centers = batch.params["centers"]
+    values, weights = _MARGIN_LOSSES[self.loss](
+      batch.own, centers, batch.own_ids, scale=self.scale, margin=self.margin
+    )
+    # Without the margin: whether the own centre is the nearest.
+    cosines = ops.pairwise_cosine_similarity(batch.own, centers)
+    correct = jnp.argmax(cosines, axis=1) == batch.own_ids
+    return Terms(values, weights, correct.astype(jnp.float32))
+
+
+_MARGIN_LOSSES: dict[str, Callable[..., tuple[jax.Array, jax.Array]]] = {
+  "arcface": losses.arcface,
+  "cosface": losses.cosface,
+}
 _OBJECTIVES: dict[str, type] = {
   "batch_hard_triplet": BatchHardTriplet,
+  "margin_softmax": MarginSoftmax,
   "pair_bce": PairBce,
+  "softmax": Softmax,
   "supcon": SupCon,
 }
 

@@ -19,7 +19,7 @@ class TrainState:
 
   Attributes:
     step: number of finished steps, int32 scalar.
-    params: {"encoder": ..., "head": ...}, float32.
+    params: {"encoder": ..., "head": ..., "objective": ...}, float32.
     batch_stats: running statistics of the encoder; {} where it has none.
     opt_state: state of the Optax optimizer.
     ema_params: exponential moving average of params; {} where it is off.

@@ -122,7 +122,7 @@ def _embed(
 
 
 def _gathered(
-  embeddings: jax.Array, ids: jax.Array, rows: jax.Array
+  embeddings: jax.Array, ids: jax.Array, rows: jax.Array, params: Any
 ) -> objectives.Embedded:
   return objectives.Embedded(
     own=embeddings,
@@ -130,6 +130,7 @@ def _gathered(
     own_rows=rows,
     columns=lax.all_gather(embeddings, parallel.AXIS, tiled=True),
     column_ids=lax.all_gather(ids, parallel.AXIS, tiled=True),
+    params=params["objective"],
   )
 
 
@@ -190,7 +191,7 @@ def train_step(
     embeddings, batch_stats = _embed(
       recipe, params, state.batch_stats, images, rows, dropout_key
     )
-    batch = _gathered(embeddings, ids, rows)
+    batch = _gathered(embeddings, ids, rows, params)
     terms = recipe.objective.terms(apply_head(recipe, params), batch)
     # The weights do not depend on the parameters, so the global sum may be
     # taken outside the differentiation.

@@ -45,7 +45,7 @@ def test_recipes_build_a_step(path, num_devices, devices):
   size = config.image_size
   images = np.zeros((10 * len(train), size, size, 1), np.uint8)
   data = resident.make_resident(images, np.repeat(train, 10))
-  state = jax.eval_shape(lambda: loop.init_state(recipe, (size, size, 1)))
+  state = jax.eval_shape(lambda: loop.init_state(recipe, (size, size, 1), 24))
   mesh = parallel.make_mesh(devices[:num_devices])
   chunk = loop.resolve_steps_per_call(config)
   steps = step_lib.make_train_steps(recipe, mesh, chunk)

@@ -145,7 +145,7 @@ def test_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path):
     assert all(np.isfinite(v) for v in row.values() if v != row["split"])
   saver = checkpoint.Checkpointer(tmp_path)
   recipe = loop.make_recipe(config)
-  restored = saver.restore_latest(loop.init_state(recipe, (16, 16, 1)))
+  restored = saver.restore_latest(loop.init_state(recipe, (16, 16, 1), 4))
   saver.close()
   if restored is not None:
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(restored.params))

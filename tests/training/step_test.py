@@ -12,7 +12,7 @@ from facesiam_jax.data import resident
 from facesiam_jax.training import loop, objectives
 from facesiam_jax.training import step as step_lib
 
-OBJECTIVES = ("pair_bce", "supcon", "batch_hard_triplet")
+OBJECTIVES = ("pair_bce", "supcon", "batch_hard_triplet", "margin_softmax")
 
 
 def _setup(objective, devices, **changes):
@@ -20,7 +20,9 @@ def _setup(objective, devices, **changes):
   split = tiny.split()
   mesh = parallel.make_mesh(devices)
   data = resident.make_resident(split.images, split.identity_ids)
-  state = loop.init_state(recipe, split.images.shape[1:])
+  state = loop.init_state(
+    recipe, split.images.shape[1:], data.index.counts.shape[0]
+  )
   return (
     recipe,
     mesh,
@@ -56,7 +58,9 @@ def _plain_loss_and_grads(recipe, state, data):
       rows=positions,
       rngs={"dropout": dropout_key},
     )
-    batch = objectives.Embedded(embeddings, ids, positions, embeddings, ids)
+    batch = objectives.Embedded(
+      embeddings, ids, positions, embeddings, ids, params["objective"]
+    )
     terms = recipe.objective.terms(step_lib.apply_head(recipe, params), batch)
     total = jnp.maximum(jnp.sum(terms.weights), 1.0)
     return jnp.sum(terms.values * terms.weights) / total
@@ -176,7 +180,7 @@ def test_dropout_is_on_in_training(devices):
   assert recipe.encoder != without.encoder
   split = tiny.split()
   data = resident.make_resident(split.images, split.identity_ids)
-  state = loop.init_state(recipe, (16, 16, 1))
+  state = loop.init_state(recipe, (16, 16, 1), 8)
   losses = [
     float(_plain_loss_and_grads(r, state, data)[0]) for r in (recipe, without)
   ]
