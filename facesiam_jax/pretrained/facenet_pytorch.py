@@ -33,7 +33,7 @@ SOURCE = Source(
 def source_of(state: Mapping[str, np.ndarray]) -> Source:
   """Returns SOURCE with the sizes of a state dict, where not the original's."""
   default = InceptionResNetV1()
-  found = {
+  found: dict[str, Any] = {
     "width": state_dict.size_of(state, "conv2d_1a.conv.weight", 0, 32),
     "dim": state_dict.size_of(state, "last_linear.weight", 0, 512),
     "stage_sizes": tuple(

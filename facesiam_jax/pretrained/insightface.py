@@ -50,7 +50,8 @@ def _iresnet(
   features = state_dict.size_of(state, "bn2.weight", 0, 512)
   inputs = state_dict.size_of(state, "fc.weight", 1, features * 49)
   size = _SHRINK * math.isqrt(max(1, inputs // features))
-  args = {"dim": state_dict.size_of(state, "fc.weight", 0, 512), "size": size}
+  dim = state_dict.size_of(state, "fc.weight", 0, 512)
+  args: dict[str, Any] = {"dim": dim, "size": size}
   if encoder is None:
     args["width"] = state_dict.size_of(state, "conv1.weight", 0, 64)
     if not names and all(stages):
@@ -66,7 +67,8 @@ def _mobilefacenet(
     state, name, axis, default
   )
   size = _SHRINK * size_of("features.layers.0.layers.0.weight", 2, 7)
-  args = {"dim": size_of("features.layers.2.weight", 0, 512), "size": size}
+  dim = size_of("features.layers.2.weight", 0, 512)
+  args: dict[str, Any] = {"dim": dim, "size": size}
   if encoder is None:
     width = size_of("conv_sep.layers.0.weight", 0, 512) // 8
     first = 1

@@ -81,10 +81,12 @@ def _damaged(path: pathlib.Path, what: str) -> errors.UserError:
   )
 
 
-def _missing_package(path: pathlib.Path, name: str) -> errors.UserError:
+def _missing_package(
+  path: pathlib.Path, name: str, extra: str
+) -> errors.UserError:
   return errors.UserError(
     f"{path} needs the package {name} to be read; install it with `pip install "
-    "'facesiam_jax[pretrained]'`."
+    f"'facesiam_jax[{extra}]'`."
   )
 
 
@@ -93,7 +95,7 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     import safetensors
     import safetensors.numpy
   except ImportError as error:
-    raise _missing_package(path, "safetensors") from error
+    raise _missing_package(path, "safetensors", "pretrained") from error
   try:
     return safetensors.numpy.load_file(path)
   except safetensors.SafetensorError as error:
@@ -101,17 +103,24 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+  # NumPy takes what is no zip for a pickle, and says so.
+  if not zipfile.is_zipfile(path):
+    raise _damaged(path, ".npz")
   try:
-    with np.load(path, allow_pickle=False) as file:
-      return {name: file[name] for name in file.files}
-  # A pickle in it is a ValueError, a bare array an AttributeError.
+    # np.load leaves a damaged file that it opened itself open.
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+      arrays = {name: file[name] for name in file.files}
   except (
-    *(ValueError, EOFError, OSError, KeyError, AttributeError, TypeError),
-    *(zipfile.BadZipFile, zlib.error, NotImplementedError),
+    *(ValueError, EOFError, OSError, KeyError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error),
   ) as error:
-    if "allow_pickle" in str(error):
+    if "Object arrays" in str(error):
       raise _more_than_arrays(path) from error
     raise _damaged(path, ".npz") from error
+  if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+    # A member that is no .npy file comes as bytes.
+    raise _damaged(path, ".npz")
+  return arrays
 
 
 def _more_than_arrays(path: pathlib.Path) -> errors.UserError:
@@ -125,7 +134,7 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
   try:
     import torch
   except ImportError as error:
-    raise _missing_package(path, "torch") from error
+    raise _missing_package(path, "torch", "torch") from error
   try:
     held = torch.load(path, map_location="cpu", weights_only=True)
   except pickle.UnpicklingError as error:
@@ -226,7 +235,7 @@ def _torch_shape(leaf: str, shape: tuple[int, ...]) -> tuple[int, ...]:
   return (*reversed(shape[-2:]), *shape[:-2])
 
 
-def _flax_layout(
+def flax_layout(
   leaf: str, array: np.ndarray, map_size: tuple[int, int] | None
 ) -> np.ndarray:
   """Returns an array in Flax's order of axes.
@@ -248,12 +257,17 @@ def _flax_layout(
   return array.T
 
 
+def _is_float32(array: np.ndarray) -> bool:
+  with np.errstate(over="ignore"):
+    return bool(np.isfinite(array.astype(np.float32)).all())
+
+
 def _problems(
   state: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]]
 ) -> Iterator[str]:
-  for name, shape in wanted.items():
-    if name in state and state[name].shape != shape:
-      found, right = list(state[name].shape), list(shape)
+  for name, array in state.items():
+    if name in wanted and array.shape != wanted[name]:
+      found, right = list(array.shape), list(wanted[name])
       yield f"{name} is {found} in the file and {right} in the encoder"
   for name in wanted:
     if name not in state:
@@ -264,7 +278,7 @@ def _problems(
   for name, array in state.items():
     if name in wanted and not jnp.issubdtype(array.dtype, jnp.floating):
       yield f"{name} is {array.dtype}, no float"
-    elif name in wanted and not np.isfinite(array.astype(np.float32)).all():
+    elif name in wanted and not _is_float32(array):
       yield f"{name} has numbers that are not finite"
 
 
@@ -317,7 +331,7 @@ def convert(
   done = {}
   for path, name in names.items():
     map_size = map_sizes.get(name_of(path[1:-1]))
-    array = _flax_layout(path[-1], state[name].astype(np.float32), map_size)
+    array = flax_layout(path[-1], state[name].astype(np.float32), map_size)
     done[path] = np.ascontiguousarray(array)
   return flax.traverse_util.unflatten_dict(done)
 
