@@ -18,9 +18,14 @@ def _tiny(**changes):
   return dlib_resnet.DlibResNet(**{**TINY, **changes})
 
 
+def _shapes(module, shape):
+  images = jax.ShapeDtypeStruct(shape, jnp.float32)
+  return jax.eval_shape(module.init, jax.random.key(0), images)
+
+
 def _variables(seed=1):
   """Random, biases too, so that nothing hides behind a zero or a one."""
-  shapes = jax.eval_shape(_tiny().init, jax.random.key(0), IMAGES)
+  shapes = _shapes(_tiny(), IMAGES.shape)
   rng = np.random.default_rng(seed)
 
   def draw(path, leaf):
@@ -28,6 +33,11 @@ def _variables(seed=1):
     return (rng.normal(size=leaf.shape) * scale).astype(np.float32)
 
   return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def _apply(variables, images, **changes):
+  # Compiled whole: dispatched one by one, the operations take far longer.
+  return jax.jit(_tiny(**changes).apply)(variables, images)
 
 
 def _windows(x, size, stride):
@@ -76,14 +86,15 @@ def _expected(params, images, *, shift=False):
 
 def test_equals_numpy():
   variables = _variables()
-  embeddings = jax.jit(_tiny().apply)(variables, IMAGES)
+  embeddings = _apply(variables, IMAGES)
   assert embeddings.shape == (2, 4)
   assert embeddings.dtype == jnp.float32
   expected = _expected(variables["params"], IMAGES)
   np.testing.assert_allclose(embeddings, expected, rtol=1e-4, atol=1e-5)
   # Rows do not know of each other, and training changes nothing.
-  alone = _tiny().apply(variables, IMAGES[1:], train=True)
-  np.testing.assert_allclose(alone[0], embeddings[1], rtol=1e-4, atol=1e-5)
+  run = jax.jit(lambda v, x: _tiny().apply(v, x, train=True))
+  swapped = run(variables, IMAGES[::-1])
+  np.testing.assert_allclose(swapped[::-1], embeddings, rtol=1e-4, atol=1e-5)
   # The comparison would notice zeros put before instead of after.
   wrong = _expected(variables["params"], IMAGES, shift=True)
   assert np.abs(wrong - expected).max() > 0.01
@@ -150,8 +161,8 @@ def test_remat_is_the_same_network():
 
 def test_bfloat16_is_near_float32():
   variables = _variables()
-  exact = np.asarray(_tiny().apply(variables, IMAGES))
-  half = _tiny(dtype="bfloat16").apply(variables, IMAGES)
+  exact = np.asarray(_apply(variables, IMAGES))
+  half = _apply(variables, IMAGES, dtype="bfloat16")
   assert half.dtype == jnp.float32
   error = np.linalg.norm(half - exact, axis=1) / np.linalg.norm(exact, axis=1)
   assert 0 < error.max() < 0.03
@@ -167,8 +178,7 @@ def test_parameter_count_is_that_of_the_published_layout():
       expected += con(3, inputs, width) + con(3, width, width) + 4 * width
       inputs = width
   module = dlib_resnet.DlibResNet()
-  images = jax.ShapeDtypeStruct((1, 150, 150, 3), jnp.float32)
-  shapes = jax.eval_shape(module.init, jax.random.key(0), images)["params"]
+  shapes = _shapes(module, (1, 150, 150, 3))["params"]
   leaves = jax.tree.leaves(shapes)
   assert sum(leaf.size for leaf in leaves) == expected == 5_614_592
   assert all(leaf.dtype == jnp.float32 for leaf in leaves)
@@ -200,11 +210,10 @@ def test_sizes_of_the_maps_are_dlibs():
 
 def test_images_that_do_not_fit_are_refused():
   with pytest.raises(ValueError, match="19 x 19 pixels or more"):
-    _tiny().init(jax.random.key(0), jnp.zeros((1, 18, 40, 3)))
-  shape = jax.ShapeDtypeStruct((1, 19, 19, 3), jnp.float32)
-  jax.eval_shape(_tiny().init, jax.random.key(0), shape)
+    _shapes(_tiny(), (1, 18, 40, 3))
+  _shapes(_tiny(), (1, 19, 19, 3))
   with pytest.raises(ValueError, match=r"\[B, H, W, C\]"):
-    _tiny().init(jax.random.key(0), jnp.zeros((40, 40, 3)))
+    _shapes(_tiny(), (40, 40, 3))
   assert dlib_resnet.DlibResNet().smallest == 103
   assert _tiny(widths=(3,), depths=(1,)).smallest == 11
 
@@ -220,7 +229,7 @@ def test_images_that_do_not_fit_are_refused():
 )
 def test_senseless_settings_are_refused(changes, match):
   with pytest.raises(ValueError, match=match):
-    _tiny(**changes).init(jax.random.key(0), jnp.zeros((1, 40, 40, 3)))
+    _shapes(_tiny(**changes), (1, 40, 40, 3))
 
 
 def test_adding_fills_up_with_zeros_after():
