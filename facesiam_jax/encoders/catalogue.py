@@ -45,6 +45,10 @@ def _iresnet(*sizes: int) -> Entry:
   return Entry("iresnet:IResNet", arguments, 112, 3, _INSIGHTFACE)
 
 
+def _vit(width: int, heads: int) -> Entry:
+  return Entry("vit:ViT", {"width": width, "heads": heads}, 112, 3, _NONE)
+
+
 ENTRIES: dict[str, Entry] = {
   "article_cnn": Entry("cnn:ArticleCNN", {}, 64, 1, _NONE),
   "small_cnn": Entry("cnn:SmallCNN", {}, 64, 1, _NONE),
@@ -68,6 +72,12 @@ ENTRIES: dict[str, Entry] = {
     3,
     "facenet-pytorch: MIT; VGGFace2 and CASIA-WebFace for research only",
   ),  # fmt: skip
+  "dlib_resnet29": Entry(
+    "dlib_resnet:DlibResNet", {}, 150, 3, "dlib, face_recognition_models: CC0"
+  ),
+  "vit_tiny": _vit(192, 3),
+  "vit_small": _vit(384, 6),
+  "vit_base": _vit(768, 12),
 }
 
 
