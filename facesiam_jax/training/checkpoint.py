@@ -13,6 +13,7 @@ import os
 import pathlib
 import shutil
 from concurrent import futures
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -197,9 +198,33 @@ class Checkpointer:
       self._manager.delete(later)
 
   def close(self) -> None:
-    """Finishes what is under way and releases all threads."""
+    """Finishes what is under way and releases all threads.
+
+    Raises:
+      errors.UserError: if the save under way ran out of disk space.
+    """
     try:
       self.wait()
     finally:
       self._sealer.shutdown()
-      self._manager.close()
+      try:
+        # Raises what the last save raised, once more.
+        self._manager.close()
+      except Exception as error:
+        raise self._translated(error) from error
+
+  def __enter__(self) -> "Checkpointer":
+    return self
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    traceback: TracebackType | None,
+  ) -> None:
+    """Closes; what went wrong before is not hidden by what goes wrong now."""
+    try:
+      self.close()
+    except Exception:
+      if error is None:
+        raise

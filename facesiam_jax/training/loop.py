@@ -401,8 +401,7 @@ def fit(
   folder = pathlib.Path(workdir)
   folder.mkdir(parents=True, exist_ok=True)
   run = _Run(config, folder, train, validation)
-  saver = checkpoint.Checkpointer(folder)
-  try:
+  with checkpoint.Checkpointer(folder) as saver:
     restored = saver.restore_latest(run.state)
     if restored is None:
       run.start()
@@ -410,17 +409,11 @@ def fit(
       run.state = restored
     step = int(run.state.step)
     kept = -1 if restored is None else step
-    writer = metric_writer.MetricWriter(folder, kept)
     bar = tqdm.tqdm(
       total=config.num_steps, initial=step, desc=label, unit="step"
     )
-    with bar:
-      try:
-        if restored is None and config.num_steps == 0:
-          run.save_start(writer, saver)
-        run.advance(writer, saver, bar)
-      finally:
-        writer.close()
-  finally:
-    saver.close()
+    with bar, metric_writer.MetricWriter(folder, kept) as writer:
+      if restored is None and config.num_steps == 0:
+        run.save_start(writer, saver)
+      run.advance(writer, saver, bar)
   return run.state

@@ -4,9 +4,13 @@ metrics.jsonl holds values that the config determines, so two runs of one
 config write the same bytes; what depends on the machine goes to times.jsonl.
 """
 
+import contextlib
+import errno
 import json
 import os
 import pathlib
+import time
+from types import TracebackType
 from typing import Any
 
 from facesiam_jax import files
@@ -36,6 +40,42 @@ def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
   return _read_lines(pathlib.Path(workdir) / "metrics.jsonl")
 
 
+class _Events:
+  """A file of TensorBoard events, written as they come.
+
+  tensorboardX's own SummaryWriter writes from a thread; once that thread has
+  met a full disk it is gone, and the run waits for it for ever.
+  """
+
+  def __init__(self, folder: pathlib.Path, first_step: int) -> None:
+    # Heavy: loaded by those who write events, not by those who read metrics.
+    from tensorboardX import event_file_writer, summary
+    from tensorboardX.proto import event_pb2
+
+    self._make_event, self._scalar = event_pb2.Event, summary.scalar
+    folder.mkdir(exist_ok=True)
+    # Names tell files apart by the second: two runs in one need another mark.
+    suffix = f".{time.time_ns()}"
+    prefix = str(folder / "events")
+    self._writer = event_file_writer.EventsWriter(prefix, suffix)
+    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    # Has TensorBoard forget what a killed run wrote from there on.
+    self._write(first_step, session_log=start)
+
+  def _write(self, step: int, **content: Any) -> None:
+    event = self._make_event(wall_time=time.time(), step=step, **content)
+    self._writer.write_event(event)
+
+  def add(self, prefix: str, values: dict[str, float], step: int) -> None:
+    """Writes scalars through to the disk."""
+    for name, value in values.items():
+      self._write(step, summary=self._scalar(f"{prefix}/{name}", value))
+    self._writer.flush()
+
+  def close(self) -> None:
+    self._writer.close()
+
+
 class MetricWriter:
   """Appends rows to metrics.jsonl and times.jsonl and to TensorBoard events.
 
@@ -45,22 +85,32 @@ class MetricWriter:
   """
 
   def __init__(self, workdir: str | os.PathLike[str], step: int) -> None:
-    # Heavy: loaded by those who write events, not by those who read metrics.
-    import tensorboardX
+    folder = pathlib.Path(workdir)
+    with contextlib.ExitStack() as stack:
+      self._files = {}
+      for name in ("metrics", "times"):
+        path = folder / f"{name}.jsonl"
+        self._cut_back(path, step)
+        self._files[name] = stack.enter_context(path.open("ab", buffering=0))
+      self._events = _Events(folder / "tensorboard", step + 1)
+      stack.callback(self._events.close)
+      self._stack = stack.pop_all()
 
-    self._paths = {
-      name: pathlib.Path(workdir) / f"{name}.jsonl"
-      for name in ("metrics", "times")
-    }
-    for path in self._paths.values():
-      self._cut_back(path, step)
-    self._files = {
-      name: path.open("a", encoding="utf-8")
-      for name, path in self._paths.items()
-    }
-    self._events = tensorboardX.SummaryWriter(
-      str(pathlib.Path(workdir) / "tensorboard"), purge_step=step + 1
-    )
+  def __enter__(self) -> "MetricWriter":
+    return self
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    traceback: TracebackType | None,
+  ) -> None:
+    """Closes; what went wrong before is not hidden by what goes wrong now."""
+    try:
+      self.close()
+    except OSError:
+      if error is None:
+        raise
 
   @staticmethod
   def _cut_back(path: pathlib.Path, step: int) -> None:
@@ -69,8 +119,12 @@ class MetricWriter:
     files.write(path, lines)
 
   def _append(self, name: str, row: dict[str, Any]) -> None:
-    self._files[name].write(json.dumps(row, sort_keys=True) + "\n")
-    self._files[name].flush()
+    line = json.dumps(row, sort_keys=True) + "\n"
+    # Unbuffered, so that a line that did not fit is not tried again later.
+    if self._files[name].write(line.encode()) < len(line):
+      raise OSError(
+        errno.ENOSPC, os.strerror(errno.ENOSPC), self._files[name].name
+      )
 
   def write(self, step: int, split: str, values: dict[str, float]) -> None:
     """Writes deterministic values of a step.
@@ -81,8 +135,7 @@ class MetricWriter:
       values: finite floats by name.
     """
     self._append("metrics", {"step": step, "split": split, **values})
-    for name, value in values.items():
-      self._events.add_scalar(f"{split}/{name}", value, step)
+    self._events.add(split, values, step)
 
   def write_time(self, step: int, values: dict[str, float]) -> None:
     """Writes what depends on the machine: seconds, images a second.
@@ -92,11 +145,12 @@ class MetricWriter:
       values: floats by name.
     """
     self._append("times", {"step": step, **values})
-    for name, value in values.items():
-      self._events.add_scalar(f"time/{name}", value, step)
+    self._events.add("time", values, step)
 
   def close(self) -> None:
-    """Flushes and closes all files."""
-    for file in self._files.values():
-      file.close()
-    self._events.close()
+    """Closes all files.
+
+    Raises:
+      OSError: if the disk is full.
+    """
+    self._stack.close()
