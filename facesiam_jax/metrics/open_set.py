@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from facesiam_jax.metrics import checks
+from facesiam_jax.metrics import tally as tally_lib
 
 
 class OpenSet(NamedTuple):
@@ -222,8 +223,7 @@ def fnir_at_fpir(
   checks.check_share("target", target)
   hits, highest, num_mated = _outcomes(similarity, probe_ids, gallery_ids, rank)
   scores = np.unique(np.concatenate([hits, highest]))
-  above = np.nextafter(scores[-1], scores.dtype.type(np.inf))
-  thresholds = np.append(scores, above)
+  thresholds = np.append(scores, tally_lib.just_above(scores[-1]))
   fpir, fnir = _rates(hits, highest, num_mated, thresholds)
   first = int(np.argmax(fpir <= target))
   return FnirAtFpir(float(fnir[first]), float(thresholds[first]))

@@ -179,7 +179,7 @@ def _between(values: np.ndarray, num_accepted: int) -> float:
   not seen yet.
   """
   if num_accepted == 0:
-    return _just_above(values[0])
+    return just_above(values[0])
   lowest = values[num_accepted - 1]
   if num_accepted == values.size:
     return float(lowest)
@@ -188,9 +188,13 @@ def _between(values: np.ndarray, num_accepted: int) -> float:
   return float(middle if middle > values[num_accepted] else lowest)
 
 
-def _just_above(value: np.floating) -> float:
-  """The next number of the same type; the step survives storing as float32."""
-  return float(np.nextafter(value, value.dtype.type(np.inf)))
+def just_above(value: np.floating) -> float:
+  """The next number of the same type; the step survives storing as float32.
+
+  Above the largest number that is infinity, which accepts nothing either.
+  """
+  with np.errstate(over="ignore"):
+    return float(np.nextafter(value, value.dtype.type(np.inf)))
 
 
 def error_rates_of(counts: Tally, threshold: float) -> ErrorRates:
@@ -237,7 +241,7 @@ def tar_at_far_of(counts: Tally, target: float) -> TarAtFar:
   k = int(np.searchsorted(accepts / accepts[-1], target, side="right")) - 1
   tar = 1 - int(rejects[k]) / int(rejects[0])
   values = counts.values
-  threshold = _just_above(values[0]) if k == 0 else float(values[k - 1])
+  threshold = just_above(values[0]) if k == 0 else float(values[k - 1])
   return TarAtFar(tar, threshold)
 
 

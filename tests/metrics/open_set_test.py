@@ -94,6 +94,12 @@ def test_the_threshold_survives_storing_as_float32():
   assert np.float32(threshold) == threshold > np.float32(0.7)
 
 
+def test_nothing_is_above_the_largest_number():
+  top = float(np.finfo(np.float64).max)
+  found = metrics.fnir_at_fpir([[0.0], [top]], [5, 8], [5], 0.0)
+  assert found == (1, math.inf)
+
+
 def test_rank_k_grows_to_one():
   similarity, probes, gallery = metric_cases.search(2, strangers=False)
   shares = [

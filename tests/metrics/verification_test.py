@@ -96,6 +96,12 @@ def test_thresholds_survive_storing_in_the_type_of_the_scores():
   assert metrics.error_rates_at(pair, [1, 0], threshold) == (0, 0)
 
 
+def test_nothing_is_above_the_largest_number():
+  """The threshold above all scores is then infinity, without a warning."""
+  top = np.finfo(np.float64).max
+  assert metrics.tar_at_far([-1.0, top], [1, 0], 0.0) == (0, math.inf)
+
+
 def test_huge_scores_do_not_overflow():
   scores = np.array([1.7e308, 1.6e308, -1.7e308])
   assert metrics.eer(scores, [1, 1, 0]).threshold == pytest.approx(
