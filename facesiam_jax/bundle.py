@@ -142,7 +142,8 @@ class Bundle:
     return heads.create(**_named(self.spec["head"]))
 
   @functools.cached_property
-  def _embed_block(self) -> Any:
+  def apply(self) -> Any:
+    """Jitted (encoder variables, uint8 [B, H, W, C]) -> float32 [B, D]."""
     encoder = encoders.create(**_named(self.spec["encoder"]))
     settings = inference.Settings(
       standardize=self.spec["standardize"],
@@ -180,9 +181,7 @@ class Bundle:
     for first in range(0, len(images), _BLOCK):
       block = images[first : first + _BLOCK]
       padding = ((0, _BLOCK - len(block)), (0, 0), (0, 0), (0, 0))
-      embedded = self._embed_block(
-        self.variables["encoder"], np.pad(block, padding)
-      )
+      embedded = self.apply(self.variables["encoder"], np.pad(block, padding))
       blocks.append(np.asarray(embedded)[: len(block)])
     return np.concatenate(blocks)
 

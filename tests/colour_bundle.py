@@ -3,7 +3,6 @@
 import numpy as np
 from flax import linen as nn
 
-from facesiam_jax import bundle
 from facesiam_jax.pretrained import importing, source
 
 
@@ -20,21 +19,17 @@ class Colours(nn.Module):
 
 def save(path, *, metric="cosine", threshold=0.2, size=8):
   """Writes the bundle."""
-  return bundle.save(
-    path,
-    *importing.contents(
-      source.Source(
-        encoder="tests.colour_bundle:Colours",
-        args={},
-        size=size,
-        channels=3,
-        standardize={"kind": "fixed", "mean": [0.1, 0.2, 0.3], "std": 0.5},
-        alignment="eyes_of_somebody",
-        metric=metric,
-        threshold=threshold,
-        reference="nobody",
-        licence="none",
-      ),
-      {"params": {"unused": np.zeros(1, np.float32)}},
-    ),
+  made_up = source.Source(
+    encoder="tests.colour_bundle:Colours",
+    args={},
+    size=size,
+    channels=3,
+    standardize={"kind": "fixed", "mean": [0.1, 0.2, 0.3], "std": 0.5},
+    alignment="eyes_of_somebody",
+    metric=metric,
+    threshold=threshold,
+    reference="nobody",
+    licence="none",
   )
+  variables = {"params": {"unused": np.zeros(1, np.float32)}}
+  return importing.write(path, made_up, variables)

@@ -22,6 +22,7 @@ ORDER = (
   ("encoders",),
   ("data", "faces"),
   ("bundle",),
+  ("pretrained", "export"),
   ("training", "gallery"),
   ("evaluation",),
   ("cli",),

@@ -33,7 +33,9 @@ def quiet(verbosity: int) -> None:
     return
   # Read by XLA's C++ when JAX is loaded: 2 leaves errors only.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-  absl_logging.set_verbosity(absl_logging.ERROR)
+  # Orbax and asyncio log the traceback of what is raised, and told, anyway.
+  absl_logging.set_verbosity(absl_logging.FATAL)
+  logging.getLogger("asyncio").setLevel(logging.CRITICAL)
   # "An NVIDIA GPU may be present ...": the CPU was what was wanted.
   logging.getLogger("jax").setLevel(logging.ERROR)
 
@@ -133,7 +135,7 @@ def uncalibrated_note(bundle: "Bundle") -> str:
   """Returns the line to print with a decision of an uncalibrated bundle."""
   if bundle.published_distance is None:
     return (
-      "uncalibrated: no threshold is known, so nobody is judged the same; run "
+      "uncalibrated: no threshold is known, so nothing is decided; run "
       "facesiam calibrate"
     )
   return (

@@ -37,7 +37,11 @@ VERBS = {
   "gallery": "List, remove, export or check the people of a gallery.",
   "embed": "Write the embeddings of photos to a file.",
   "encoders": "List the encoders: input, cost, licence of known weights.",
+  "import": "Make a model bundle of weights that others have trained.",
+  "export": "Write a model bundle's network for programs without this one.",
 }
+# A verb's module has its name, unless that is a keyword of Python.
+MODULES = {verb: verb for verb in VERBS} | {"import": "import_weights"}
 _HELP_FLAGS = frozenset({"-h", "-help", "--help", "--helpshort", "--helpfull"})
 _WIDTH = 79
 
@@ -188,7 +192,7 @@ def _parse(
 def _dispatch(verb: str, args: list[str]) -> int:
   flag_values = flags.FlagValues()
   try:
-    module = importlib.import_module(f"facesiam_jax.cli.{verb}")
+    module = importlib.import_module(f"facesiam_jax.cli.{MODULES[verb]}")
     flag_values = _new_flags(module)
     if _wants_help(args):
       print(_verb_help(verb, module, flag_values), flush=True)

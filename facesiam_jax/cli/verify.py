@@ -1,6 +1,7 @@
 """`facesiam verify`: do two photos show the same person?"""
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -31,7 +32,11 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
   faces = common.load_faces(args, bundle, cropped=flag_values.cropped)
   embeddings = bundle.embed(faces)
   logit = float(bundle.logits(embeddings[:1], embeddings[1:])[0])
-  verdict = {"photos": args, "same": logit >= bundle.threshold}
+  known = bundle.threshold != math.inf
+  verdict = {
+    "photos": args,
+    "same": logit >= bundle.threshold if known else None,
+  }
   verdict |= _measured(bundle, logit)
   if flag_values.json:
     print(json.dumps(verdict))
@@ -60,7 +65,8 @@ def _measured(bundle: "Bundle", logit: float) -> dict[str, Any]:
 
 
 def _print(bundle: "Bundle", verdict: dict[str, Any]) -> None:
-  print(f"{'same' if verdict['same'] else 'different'} person")
+  decision = {True: "same person", False: "different person"}
+  print(decision.get(verdict["same"], "no decision"))
   if bundle.calibrated:
     print(f"probability  {verdict['probability']:.4f}")
     print(f"logit        {verdict['logit']:.4f}")

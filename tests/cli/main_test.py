@@ -15,7 +15,7 @@ import facesiam_jax
 from facesiam_jax import errors
 from facesiam_jax.cli import common, main
 
-_OWN = ["verify", "enroll", "identify", "gallery", "embed"]
+_OWN = ["verify", "enroll", "identify", "gallery", "embed", "import", "export"]
 
 
 def _fake_verb(monkeypatch, run, define_flags=None):
@@ -111,7 +111,8 @@ def test_verb_help(verb, capsys):
 
 @pytest.mark.parametrize("verb", list(main.VERBS))
 def test_help_lines_agree_with_the_modules(verb):
-  module = __import__(f"facesiam_jax.cli.{verb}", fromlist=["HELP"])
+  name = f"facesiam_jax.cli.{main.MODULES[verb]}"
+  module = __import__(name, fromlist=["HELP"])
   assert main.VERBS[verb] == module.HELP
 
 
@@ -125,6 +126,16 @@ def test_help_lines_agree_with_the_modules(verb):
     (["verify", "a", "b"], "--bundle is required"),
     (["gallery", "list"], "--gallery is required"),
     (["embed", "--bundle=x", "p"], "--out is required"),
+    (["import", "--bundle=x"], "--from is required"),
+    (["import", "--from=dlib"], "--bundle is required"),
+    (
+      ["import", "--from=keras", "--bundle=x"],
+      "dlib, facenet_pytorch, insight",
+    ),
+    (["import", "--from=dlib", "--bundle=x", "y"], "takes flags only, got 'y'"),
+    (["export", "--bundle=x"], "--out is required"),
+    (["export", "--bundle=x", "--out=y", "--format=onnx"], "stablehlo"),
+    (["export", "--bundle=x", "--out=y", "z"], "takes flags only, got 'z'"),
     (["verify", "--bundle"], "Missing value for flag --bundle"),
     (["verify", "--bundle=x", "a"], "two photos; 1 were given"),
     (["identify", "--bundle=x", "--gallery=g", "--k=0", "p"], "--k"),

@@ -66,9 +66,10 @@ def test_verify_prints_a_distance_and_no_probability(files, capsys):
 def test_verify_without_a_published_threshold(files, capsys):
   argv = ["verify", files.none, "--cropped", files.red, files.red]
   out = _out(capsys, *argv)
-  assert out.startswith("different person") and "threshold  " not in out
+  assert out.startswith("no decision\n") and "threshold  " not in out
   assert "uncalibrated: no threshold is known" in out.splitlines()[-1]
-  assert json.loads(_out(capsys, *argv, "--json"))["threshold"] is None
+  verdict = json.loads(_out(capsys, *argv, "--json"))
+  assert verdict["threshold"] is None and verdict["same"] is None
 
 
 def test_identify_prints_distances_and_no_probability(files, capsys):
