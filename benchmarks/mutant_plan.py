@@ -59,7 +59,8 @@ def stages(
 
   Args:
     module: path of its module.
-    function: dotted name of the function that is mutated, "" for the module.
+    function: dotted name of the function that is mutated, "" for what runs on
+      import, which every test file may notice.
     entered: test file or test -> the functions of the room it entered, as
       "module:name"; only tests that enter a function can notice its mutant.
   """
@@ -67,6 +68,8 @@ def stages(
   below = f"{place}." if function else place
 
   def enters(name: str) -> bool:
+    if not function and "::" not in name:
+      return True
     return any(
       known == place or known.startswith(below) or place.startswith(f"{known}.")
       for known in entered[name]
@@ -95,6 +98,7 @@ class Plan:
   def __init__(self, folder: pathlib.Path, rooms: list[str], report: Any):
     self.folder, self.rooms, self.report = folder, rooms, report
     self.baseline: dict[str, Any] = {}
+    self.again: dict[str, mutation.Mutant] = {}
     package = folder / "facesiam_jax"
     paths = [
       path
@@ -150,14 +154,22 @@ class Plan:
     """Drops the verdicts that stand no more."""
     kept = self.report["mutants"].items()
     self.report["mutants"] = {k: v for k, v in kept if self.holds(k, v)}
+    self.again = {
+      key: self.mutants[key]
+      for key, record in kept
+      if record["outcome"] == "survived" and key in self.mutants
+    }
 
   def order(self, seed: int) -> list[mutation.Mutant]:
-    """Mutants not judged yet, modules in turn."""
+    """Mutants not judged yet: survivors of other tests, modules in turn."""
     queues = []
     chosen = [m for m in self.modules if room_of(m) in self.rooms]
     for module in chosen:
       queue = [m for m in self.mutants.values() if m.module == module]
       random.Random(f"{seed} {module}").shuffle(queue)
       queues.append(queue)
-    turns = itertools.chain.from_iterable(itertools.zip_longest(*queues))
-    return [m for m in turns if m and m.key not in self.report["mutants"]]
+    turns = itertools.chain(
+      self.again.values(), *itertools.zip_longest(*queues)
+    )
+    new = {m.key: m for m in turns if m}
+    return [m for k, m in new.items() if k not in self.report["mutants"]]

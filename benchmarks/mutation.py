@@ -3,8 +3,8 @@
 Only replacements that a person could have made by mistake are tried (table
 _REPLACEMENTS): an addition becomes a subtraction but not a shift, which a float
 would refuse at once and which would only flatter the score. Numbers move by one
-up and down. Default arguments are mutated like everything else: the papers'
-defaults are part of what the functions promise.
+up and down. Default arguments are mutated like everything else, for the papers'
+defaults are part of what the functions promise; but not a default seed.
 
 Left out, because no test should care: docstrings and other strings,
 annotations, `__all__`, `raise` statements and f-strings (texts of errors; the
@@ -48,7 +48,7 @@ class Mutant:
 
   Attributes:
     module: path of the module below the root.
-    function: dotted name of what is mutated, "" for the module itself.
+    function: dotted name of what is mutated, "" for what runs on import.
     key: module, function, operator, and the lines before and after: a name that
       holds while other lines move.
     line: number of the first changed line, from 1.
@@ -111,6 +111,11 @@ def _left_out(tree: ast.AST) -> list[tuple[tuple[int, int], tuple[int, int]]]:
       getattr(target, "id", "") == "__all__" for target in node.targets
     ):
       found.append(node)
+    if isinstance(node, ast.FunctionDef):
+      pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+      found += [
+        default for argument, default in pairs if argument.arg == "seed"
+      ]
   return [
     ((node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset))
     for node in found
@@ -118,20 +123,31 @@ def _left_out(tree: ast.AST) -> list[tuple[tuple[int, int], tuple[int, int]]]:
   ]
 
 
-def _functions(tree: ast.AST) -> list[tuple[int, int, str]]:
-  """(first line, last line, dotted name) of functions, outer ones first."""
-  found = []
+def _places(source: str, tree: ast.AST) -> list[str]:
+  """For each line, the dotted name of the function or class it lies in."""
+  places = [""] * (len(source.splitlines()) + 2)
 
   def visit(node: ast.AST, prefix: str) -> None:
     for child in ast.iter_child_nodes(node):
       name = prefix
       if isinstance(child, ast.FunctionDef | ast.ClassDef):
         name = f"{prefix}.{child.name}".lstrip(".")
-        found.append((child.lineno, child.end_lineno or 0, name))
+        lines = range(child.lineno, (child.end_lineno or 0) + 1)
+        places[lines.start : lines.stop] = [name] * len(lines)
       visit(child, name)
 
   visit(tree, "")
-  return found
+  return places
+
+
+def _headers(tree: ast.AST) -> set[int]:
+  """Lines with the arguments of functions: they run with the module."""
+  return {
+    line
+    for node in ast.walk(tree)
+    if isinstance(node, ast.FunctionDef)
+    for line in range(node.lineno, node.body[0].lineno)
+  }
 
 
 def _state(node: Any) -> list[tuple[Any, Any]]:
@@ -198,7 +214,11 @@ def mutants(module: str, source: str) -> list[Mutant]:
     source: its text.
   """
   tree = ast.parse(source)
-  left_out, functions = _left_out(tree), _functions(tree)
+  left_out, places, headers = (
+    _left_out(tree),
+    _places(source, tree),
+    _headers(tree),
+  )
   starts, found, seen = _starts(source), [], {source}
   table = operators()
   keys: dict[str, int] = {}
@@ -216,11 +236,11 @@ def mutants(module: str, source: str) -> list[Mutant]:
           continue
         seen.add(after)
         line, old, new = _changed_lines(source, after)
-        where = ["", *(n for a, b, n in functions if a <= line <= b)][-1]
-        key = f"{module}:{where}:{name}: {old} -> {new}"
+        key = f"{module}:{places[line]}:{name}: {old} -> {new}"
         keys[key] = keys.get(key, 0) + 1
         if keys[key] > 1:
           key = f"{key} ({keys[key]})"
         place = (line, old, new, start, stop, text)
+        where = "" if line in headers else places[line]
         found.append(Mutant(module, where, key, *place))
   return found
