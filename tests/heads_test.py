@@ -1,5 +1,7 @@
 """Tests of facesiam_jax.heads; wrong/heads.py has those against references."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -343,3 +345,19 @@ def test_wrong_attributes_are_refused(name, args, message):
   x, y = _embeddings()
   with pytest.raises(ValueError, match=message):
     heads.create(name, **args).init(jax.random.key(0), x, y)
+
+
+@pytest.mark.parametrize(
+  "head, attributes",
+  [
+    (heads.EuclideanLogistic, (-1.0, 1.0, True, False)),
+    (heads.L1Logistic, (-0.1, 1.0, True)),
+    (heads.CosineLogistic, (10.0, -5.0, True)),
+    (heads.AbsDifferenceLogistic, (-0.1, 1.0, False)),
+    (heads.ChiSquareLogistic, (-0.1, 1.0, False, "softplus")),
+  ],
+)
+def test_what_a_head_starts_from(head, attributes):
+  of_flax = ("parent", "name")
+  fields = [f for f in dataclasses.fields(head) if f.name not in of_flax]
+  assert tuple(field.default for field in fields) == attributes

@@ -1,5 +1,6 @@
 """Tests of the masks of all triplets and of multi-similarity pairs."""
 
+import inspect
 from functools import partial
 
 import jax
@@ -162,3 +163,27 @@ _THREE = np.array([0, 0, 1], np.int32)
 def test_bad_input_is_refused(call, match):
   with pytest.raises(ValueError, match=match):
     call()
+
+
+@pytest.mark.parametrize(
+  "function, defaults",
+  [
+    (
+      mining.batch_easy_positive,
+      {"negative": "semi_hard", "margin": 0.2, "fallback": "farthest"},
+    ),
+    (mining.by_blocks, {"block_rows": 256}),
+    (
+      mining.distance_weighted,
+      {"cutoff": 0.5, "max_distance": 1.4, "positive": "every"},
+    ),
+    (mining.multi_similarity, {"epsilon": 0.1}),
+    (
+      mining.semi_hard,
+      {"margin": 0.2, "positive": "every", "fallback": "farthest"},
+    ),
+  ],
+)
+def test_what_is_taken_where_nothing_is_given(function, defaults):
+  arguments = inspect.signature(function).parameters
+  assert {name: arguments[name].default for name in defaults} == defaults
