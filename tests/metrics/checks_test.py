@@ -15,6 +15,9 @@ from facesiam_jax.metrics import checks
     np.array([2**63 + 5, 2**63 + 4, 2**63 + 5], np.uint64),
     np.array([-(2**63), 1 - 2**63, -(2**63)]),
     np.array([10**15, 3, 10**15]),
+    # Far apart about 0, and the first number that int64 does not hold.
+    np.array([-(10**15), 10**15]),
+    np.array([2**63, 2**63 - 1], np.uint64),
     np.array(["bob", "ann", "bob"]),
     np.array([7]),
   ],
@@ -85,3 +88,17 @@ def test_labels_of_any_kind_that_means_0_and_1():
   for same in (["0", "1"], [0.0, np.nan], [0, 2], [-1, 1], [0.5, 1]):
     with pytest.raises(ValueError, match="same must hold only 0 and 1"):
       checks.check_pairs([0.1, 0.2], same)
+
+
+def test_shares_may_be_0_and_1_probabilities_may_not():
+  tiny = 1e-9
+  for value in (0, tiny, 0.5, 1 - tiny, 1):
+    checks.check_share("x", value)
+  for value in (-tiny, 1 + tiny, -2, 3, np.nan, np.inf):
+    with pytest.raises(ValueError, match=r"x must lie in 0\.\.1, got"):
+      checks.check_share("x", value)
+  for value in (tiny, 0.5, 1 - tiny):
+    checks.check_inside("x", value)
+  for value in (-tiny, 0, 1, 1 + tiny, -2, 3, np.nan):
+    with pytest.raises(ValueError, match=r"x must lie inside 0\.\.1, got"):
+      checks.check_inside("x", value)
