@@ -86,7 +86,8 @@ class ResNet(nn.Module):
       False for two 3x3 ones (ResNet-18 and 34).
     width: channels of the stem and the first stage; doubled at each stage.
     dim: size of the embedding.
-    dtype: compute dtype.
+    dtype: compute dtype; in bfloat16 the embedding of random weights is within
+      5 % (ResNet-50; 1 % for ResNet-18) of float32's, as a vector.
     remat: whether the backward pass computes the blocks' insides again.
     axis_name: mesh axis over which batch statistics are averaged.
 
