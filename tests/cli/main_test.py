@@ -130,7 +130,7 @@ def test_help_lines_agree_with_the_modules(verb):
     (["import", "--from=dlib"], "--bundle is required"),
     (
       ["import", "--from=keras", "--bundle=x"],
-      "dlib, facenet_pytorch, insight",
+      "dlib|facenet_pytorch|insight",
     ),
     (["import", "--from=dlib", "--bundle=x", "y"], "takes flags only, got 'y'"),
     (["export", "--bundle=x"], "--out is required"),
