@@ -180,3 +180,15 @@ def test_bootstrap_refuses_bad_input_by_name():
     calibration.person_bootstrap(_rates, scores, a, b, resamples=0)
   with pytest.raises(ValueError, match="scores must be finite"):
     calibration.person_bootstrap(_rates, scores * np.nan, a, b)
+
+
+def test_bootstrap_bears_a_tenth_of_resamples_without_a_kind(monkeypatch):
+  scores, a, b = _people(30, images=2)
+  whole = tally.tally(scores, a == b)
+  for kept, refused in ((18, False), (17, True)):
+    draws = iter([whole] * kept)
+    monkeypatch.setattr(
+      calibration, "_resampled_tallies", lambda *_, draws=draws: draws
+    )
+    result = calibration.person_bootstrap(_rates, scores, a, b, resamples=20)
+    assert (result.intervals is None) == refused

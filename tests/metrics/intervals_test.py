@@ -225,3 +225,26 @@ def test_bad_input_is_refused_by_name():
     check([], [], [], 1.0)
   with pytest.raises(ValueError, match="same must hold at least one"):
     check(_SCORES, _A, _A, 1.0)
+
+
+def test_one_two_and_three_people_by_hand():
+  """The corrections for few people, n / (n - 1) and n / (n - 2)."""
+  # Genuine: 4 pairs of each of two people, 2 wrong ones of the first. Sums of
+  # error minus rate are 1 and -1: variance 2 / 8^2 x 2 = 1 / 16.
+  scores = np.array([0, 0, 1, 1, 1, 1, 1, 1, 0], float)
+  a, b = np.repeat([0, 1, 0], [4, 4, 1]), np.repeat([0, 1], [4, 5])
+  found = metrics.error_rate_intervals(scores, a, b, 0.5, min_people=1).fnmr
+  assert math.isclose(found.effective_pairs, 0.25 * 0.75 * 16)
+  # One person differs from nobody: the pairs decide.
+  one = a + b != 2
+  found = metrics.error_rate_intervals(
+    scores[one], a[one], b[one], 0.5, min_people=1
+  ).fnmr
+  assert found.effective_pairs == 4
+  # Impostors: two pairs of each two of three people, those of the first wrong.
+  # Sums 4/3, -2/3, -2/3, of people 2/3, 2/3, -4/3, which share nothing more:
+  # variance 24/9 / 6^2 x 3 = 2/9, which is rate x (1 - rate).
+  a, b = np.array([0, 0, 0, 0, 1, 1, 2]), np.array([1, 1, 2, 2, 2, 2, 2])
+  scores = np.array([1, 1, 0, 0, 0, 0, 1], float)
+  found = metrics.error_rate_intervals(scores, a, b, 0.5, min_people=1).fmr
+  assert math.isclose(found.effective_pairs, 1)
