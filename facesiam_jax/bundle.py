@@ -6,10 +6,12 @@ fingerprint covers what decides an embedding, so that two bundles with one
 fingerprint fill interchangeable galleries.
 
 Versions: 2 is written; 1 and 2 are read. Version 2 adds "alignment" (how faces
-are aligned) and "calibrated" (whether the thresholds were measured); a bundle
-of version 1 is aligned as ours and calibrated. The number grew, although the
-keys have defaults, because a reader of version 1 would print a probability for
-a bundle that has none.
+are aligned), "calibrated" (whether the thresholds were measured) and
+"encoder_weights" (the fingerprint's part of the weights: without the head, so
+that calibrating keeps a gallery). A bundle of version 1 is aligned as ours and
+calibrated, and its fingerprint covers the head too. The number grew, although
+the keys have defaults, because a reader of version 1 would print a probability
+for a bundle that has none.
 """
 
 import dataclasses
@@ -49,17 +51,9 @@ def probability(logit: Any) -> np.ndarray:
 
 
 def _fingerprint(spec: dict[str, Any]) -> str:
-  decisive = {
-    name: spec[name]
-    for name in (
-      "encoder",
-      "input",
-      "standardize",
-      "views",
-      "metric",
-      "weights",
-    )
-  }
+  names = ("encoder", "input", "standardize", "views", "metric")
+  decisive = {name: spec[name] for name in names}
+  decisive["weights"] = spec.get("encoder_weights", spec["weights"])
   # Left out where it is ours, so that version 1's fingerprints stay.
   if spec["alignment"] != OWN_ALIGNMENT:
     decisive["alignment"] = spec["alignment"]
@@ -307,6 +301,9 @@ def save(
     **spec,
     "version": VERSION,
     "weights": content,
+    "encoder_weights": _content_digest(
+      {k: v for k, v in arrays.items() if k.startswith("encoder/")}
+    ),
     "facesiam_jax": facesiam_jax.__version__,
   }
   # The bundle changes at this one rename: bundle.json names its weights.

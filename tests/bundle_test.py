@@ -1,6 +1,7 @@
 """Tests of facesiam_jax.bundle."""
 
 import functools
+import hashlib
 import json
 
 import jax
@@ -171,14 +172,16 @@ def test_version_1_reads_as_calibrated_and_aligned_as_ours(tmp_path):
   assert saved.spec["version"] == 2
   path = tmp_path / "a" / "bundle.json"
   spec = json.loads(path.read_text())
-  for key in ("alignment", "calibrated"):
+  for key in ("alignment", "calibrated", "encoder_weights"):
     del spec[key]
   path.write_text(json.dumps(spec | {"version": 1}))
   old = bundle_lib.load(tmp_path / "a")
   assert old.calibrated and old.alignment == bundle_lib.OWN_ALIGNMENT
   assert old.threshold == 1.5 and old.published_distance is None
-  # A gallery that it filled stays open to the bundle written anew.
-  assert old.fingerprint == saved.fingerprint
+  # What version 1 gave, so that a gallery which it filled stays open to it.
+  names = ("encoder", "input", "standardize", "views", "metric", "weights")
+  text = json.dumps({name: spec[name] for name in names}, sort_keys=True)
+  assert old.fingerprint == hashlib.sha256(text.encode()).hexdigest()
   with pytest.raises(ValueError, match="no distances"):
     old.distances([0.0])
 
@@ -189,6 +192,13 @@ def test_alignment_is_in_the_fingerprint_and_calibration_is_not(tmp_path):
   assert other.fingerprint != ours.fingerprint
   published = bundle_lib.Bundle(ours.spec | {"calibrated": False}, {})
   assert published.fingerprint == ours.fingerprint
+  # Calibrating fits the head anew; what a gallery holds does not change.
+  head = jax.tree.map(lambda leaf: leaf + 1, ours.variables["head"])
+  fitted = bundle_lib.save(
+    tmp_path / "b", ours.spec, {**ours.variables, "head": head}
+  )
+  assert fitted.spec["weights"] != ours.spec["weights"]
+  assert fitted.fingerprint == ours.fingerprint
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])

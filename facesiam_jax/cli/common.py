@@ -118,8 +118,8 @@ def load_faces(
 
   if not cropped and bundle.alignment != bundle_lib.OWN_ALIGNMENT:
     raise errors.UserError(
-      f"--bundle wants faces aligned as {bundle.alignment!r}, which is not done"
-      " here yet; give square pictures of faces aligned so already, with"
+      f"--bundle takes faces framed as {bundle.alignment!r}, and photos are not"
+      " cut out that way here yet; give square pictures framed so already, with"
       " --cropped."
     )
   size, channels = bundle.input_size[0], bundle.channels

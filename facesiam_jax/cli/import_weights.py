@@ -59,7 +59,7 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
     threshold = f"{source.threshold:g} (published, on the distance: {kind})"
   for name, value in (
     ("encoder", f"{source.encoder}, embeds into {bundle.dim} numbers"),
-    ("faces", f"{size} x {size} {colour}, aligned as {source.alignment}"),
+    ("faces", f"{size} x {size} {colour}, framed as {source.alignment}"),
     ("threshold", threshold),
     ("reference", source.reference),
     ("licence", source.licence),

@@ -27,7 +27,7 @@ SOURCE = Source(
     "mean": [0.485, 0.456, 0.406],
     "std": [0.229, 0.224, 0.225],
   },
-  alignment="none",
+  alignment="unaligned",
   metric="cosine",
   threshold=None,
   reference=(

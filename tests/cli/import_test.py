@@ -31,7 +31,7 @@ def test_a_whole_bundle(tmp_path, capsys):
   assert _import(tmp_path, "--from=torchvision", f"--weights={path}") == 0
   lines = capsys.readouterr().out.splitlines()
   assert lines[0].startswith("encoder") and "6 numbers" in lines[0]
-  assert "224 x 224 RGB, aligned as none" in lines[1]
+  assert "224 x 224 RGB, framed as unaligned" in lines[1]
   assert "none published" in lines[2] and lines[-1].startswith("uncalibrated")
   bundle = bundle_lib.load(tmp_path / "bundle")
   assert not bundle.calibrated and bundle.threshold == np.inf

@@ -89,6 +89,14 @@ def test_identify_picture(files, tmp_path, capsys):
   argv = ["identify", files.cosine, files.gallery, "--cropped", files.pink]
   _out(capsys, *argv, f"--picture={tmp_path / 'a.png'}")
   assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+  # The gallery is open to what differs by the threshold alone.
+  argv[1] = files.none
+  lines = _out(capsys, *argv).splitlines()
+  assert lines[1].split()[1] == "(unknown)" and lines[1].endswith("no")
+  assert "no threshold is known" in lines[-1] and len(lines) == 4
+  argv = [str(word) for word in argv]
+  assert main.main([*argv, f"--picture={tmp_path / 'b.png'}"]) == 1
+  assert "--picture has no decision to show" in capsys.readouterr().err
 
 
 def test_only_cropped_faces_of_its_own_alignment(files, capsys):
