@@ -67,9 +67,7 @@ def test_shapes_must_be_alike():
 
 
 def test_weights_are_one_a_row():
-  np.testing.assert_array_equal(
-    _checks.weights("w", None, "rows", ROWS), np.ones(3)
-  )
+  assert _checks.weights("w", None, "rows", ROWS).tolist() == [1, 1, 1]
   found = _checks.weights("w", [1, 0, 2], "rows", ROWS)
   assert found.dtype == jnp.float32 and found.tolist() == [1, 0, 2]
   for wrong in ([1, 2], np.ones((3, 2)), np.ones((3, 1))):
@@ -98,6 +96,8 @@ def test_labels_hold_their_bounds():
       ValueError, match=f"ids must be from 0 to 5, got {wrong}"
     ):
       _labels([2, wrong, 3], low=0, high=5)
+    with pytest.raises(ValueError, match=f"got {wrong}"):
+      _labels(jnp.array([2, wrong, 3]), low=0, high=5)
 
 
 def test_labels_that_int32_would_cut_are_refused():
