@@ -79,10 +79,16 @@ def fit_platt(scores: ArrayLike, same: ArrayLike) -> Platt:
   n_g, n_i = int(labels.sum()), int((~labels).sum())
   targets = np.where(labels, (n_g + 1) / (n_g + 2), 1 / (n_i + 2))
   weights = np.where(labels, 0.5 / n_g, 0.5 / n_i)
+  # By a power of two, which is exact: no square then leaves float64.
+  exponent = np.frexp(np.abs(scores).max())[1]
+  scores = np.ldexp(scores, -exponent)
   # Newton is well conditioned on standardised scores; the optimum is the same.
   centre, scale = scores.mean(), scores.std()
   slope, offset = _newton((scores - centre) / scale, targets, weights)
-  return Platt(float(slope / scale), float(offset - slope * centre / scale))
+  slope /= scale
+  return Platt(
+    float(np.ldexp(slope, -exponent)), float(offset - slope * centre)
+  )
 
 
 def _newton(

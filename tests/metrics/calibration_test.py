@@ -192,3 +192,11 @@ def test_bootstrap_bears_a_tenth_of_resamples_without_a_kind(monkeypatch):
     )
     result = calibration.person_bootstrap(_rates, scores, a, b, resamples=20)
     assert (result.intervals is None) == refused
+
+
+@pytest.mark.parametrize("factor", [2.0**-900, 2.0**900])
+def test_platt_knows_no_unit(factor):
+  """Squares of such scores are 0 or infinite in float64."""
+  scores, same = np.array([3.0, 1.0, 2.0, 0.0]), [1, 1, 0, 0]
+  w, b = calibration.fit_platt(scores, same)
+  assert calibration.fit_platt(factor * scores, same) == (w / factor, b)
