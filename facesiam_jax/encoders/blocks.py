@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from facesiam_jax.encoders.initializers import he_normal
 from facesiam_jax.encoders.windows import (
   Pair,
   avg_pool,
@@ -185,7 +186,7 @@ class DepthwiseConv(nn.Module):
     kernel = self.param(
       "kernel",
       # The fan-in is the window: a channel sees no other.
-      nn.initializers.he_normal(),
+      he_normal,
       (*pair(self.kernel_size), 1, channels),
       jnp.float32,
     )

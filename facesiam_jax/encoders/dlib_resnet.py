@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from facesiam_jax.encoders import blocks, layers
+from facesiam_jax.encoders.initializers import he_normal
 
 
 def add_padded(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -116,7 +117,7 @@ class Con(nn.Module):
   def __call__(self, images: jax.Array) -> jax.Array:
     """Returns [B, h, w, features] of images [B, H, W, C], in their dtype."""
     shape = (self.size, self.size, images.shape[-1], self.features)
-    kernel = self.param("kernel", nn.initializers.he_normal(), shape)
+    kernel = self.param("kernel", he_normal, shape)
     bias = self.param("bias", nn.initializers.zeros, (self.features,))
     kernel, bias = kernel.astype(images.dtype), bias.astype(images.dtype)
     padding = self.size // 2 if self.stride == 1 else 0

@@ -20,6 +20,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from facesiam_jax.encoders.convolution import Padding, conv
+from facesiam_jax.encoders.initializers import he_normal
 
 
 def _native_max_pool(images: jax.Array) -> jax.Array:
@@ -125,7 +126,7 @@ class Conv(nn.Module):
   padding: str | Padding = "SAME"
   use_bias: bool = True
   pool: bool = False
-  kernel_init: Any = nn.initializers.he_normal()
+  kernel_init: Any = he_normal
 
   @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:

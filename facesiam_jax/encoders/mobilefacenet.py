@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from facesiam_jax.encoders import blocks, layers
+from facesiam_jax.encoders.initializers import he_normal
 
 
 class _GroupedConv(nn.Module):
@@ -29,7 +30,7 @@ class _GroupedConv(nn.Module):
     channels = images.shape[-1]
     size = channels // self.groups
     kernel = self.param(
-      "kernel", nn.initializers.he_normal(), (3, 3, size, channels), jnp.float32
+      "kernel", he_normal, (3, 3, size, channels), jnp.float32
     ).astype(images.dtype)
     grouped = images.reshape(*images.shape[:3], self.groups, size)
     by_group = kernel.reshape(3, 3, size, self.groups, size)
