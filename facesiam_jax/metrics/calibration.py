@@ -81,10 +81,10 @@ def fit_platt(scores: ArrayLike, same: ArrayLike) -> Platt:
   weights = np.where(labels, 0.5 / n_g, 0.5 / n_i)
   # By a power of two, which is exact: no square then leaves float64.
   exponent = np.frexp(np.abs(scores).max())[1]
-  scores = np.ldexp(scores, -exponent)
+  shares: np.ndarray = np.ldexp(scores, -exponent)
   # Newton is well conditioned on standardised scores; the optimum is the same.
-  centre, scale = scores.mean(), scores.std()
-  slope, offset = _newton((scores - centre) / scale, targets, weights)
+  centre, scale = shares.mean(), shares.std()
+  slope, offset = _newton((shares - centre) / scale, targets, weights)
   slope /= scale
   return Platt(
     float(np.ldexp(slope, -exponent)), float(offset - slope * centre)
