@@ -214,13 +214,13 @@ def main(argv: list[str]) -> None:
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
   cache = root / ".pytest_cache" / "mutants"
   cache.mkdir(parents=True, exist_ok=True)
-  trials.preload(cache)
   with tempfile.TemporaryDirectory(prefix="mutants-") as temporary:
     folders = [
       pathlib.Path(temporary) / str(index) for index in range(_PROCESSES.value)
     ]
     for folder in folders:
       trials.clone(root, folder)
+    trials.preload(folders[0], cache)
     report = json.loads(out.read_text()) if out.exists() else {"mutants": {}}
     plan = mutant_plan.Plan(folders[0], _ROOMS.value, report)
     _baseline(plan, folders, cache / "baseline.json")

@@ -14,6 +14,7 @@ import inspect
 import json
 import os
 import pathlib
+import re
 import resource
 import signal
 import subprocess
@@ -62,8 +63,8 @@ def clone(root: pathlib.Path, folder: pathlib.Path) -> None:
   subprocess.run(command, check=True)
 
 
-def preload(cache: pathlib.Path) -> None:
-  """Imports what the tests import, without starting a backend."""
+def preload(folder: pathlib.Path, cache: pathlib.Path) -> None:
+  """Imports what a clone imports, without starting a backend."""
   os.environ.update(
     JAX_PLATFORMS="cpu",
     TF_CPP_MIN_LOG_LEVEL="3",
@@ -73,7 +74,11 @@ def preload(cache: pathlib.Path) -> None:
     PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
     OPENBLAS_NUM_THREADS="1",
   )
+  paths = folder.rglob("*.py")
+  text = "\n".join(path.read_text(encoding="utf-8") for path in paths)
   for name in _PRELOADED:
+    if not re.search(rf"\b{name.split('.')[0]}\b", text):
+      continue
     with contextlib.suppress(ImportError):
       importlib.import_module(name)
 
@@ -135,12 +140,11 @@ def _child(
     sys.path.insert(0, str(folder))
     for name in [n for n in sys.modules if n.split(".")[0] == "facesiam_jax"]:
       del sys.modules[name]
-    import jax
     import pytest
 
-    if not records:
+    if not records and "jax" in sys.modules:
       name = "jax_persistent_cache_min_compile_time_secs"
-      jax.config.update(name, float("inf"))
+      sys.modules["jax"].config.update(name, float("inf"))
     arguments = ["-x", "-q", "--tb=short", "-p", "no:cacheprovider"]
     if stage.chosen:
       arguments += ["-k", stage.chosen]
