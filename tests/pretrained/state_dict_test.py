@@ -4,6 +4,7 @@ import sys
 import zipfile
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -42,6 +43,14 @@ def test_arrays_come_back_by_name(suffix, tmp_path):
     np.testing.assert_array_equal(found[name], array)
   _WRITERS[suffix](path, {f"module.{k}": v for k, v in state.items()})
   assert state_dict.read(path).keys() == state.keys()
+
+
+def test_bfloat16_in_safetensors(tmp_path):
+  path = tmp_path / "a.safetensors"
+  values = np.arange(6, dtype=np.float32)
+  _write_safetensors(path, {"a": values.astype(ml_dtypes.bfloat16)})
+  found = state_dict.read(path)["a"]
+  np.testing.assert_array_equal(found.astype(np.float32), values)
 
 
 @pytest.mark.parametrize("suffix", list(_WRITERS))

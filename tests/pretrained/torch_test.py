@@ -3,6 +3,8 @@
 Weights and running statistics are random; only the arithmetic counts.
 """
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -195,6 +197,15 @@ def test_a_pickle_that_would_run_code_is_refused(wrap, tmp_path):
   path, marker = tmp_path / "a.pt", tmp_path / "ran"
   torch.save(wrap({"conv1.weight": _Runs(marker)}), path)
   with pytest.raises(errors.UserError, match=r"a\.pt .*could run code") as info:
+    torchvision.read(path)
+  assert not marker.exists() and "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".npz"])
+def test_a_bare_pickle_is_refused(suffix, tmp_path):
+  path, marker = tmp_path / f"a{suffix}", tmp_path / "ran"
+  path.write_bytes(pickle.dumps({"conv1.weight": _Runs(marker)}))
+  with pytest.raises(errors.UserError) as info:
     torchvision.read(path)
   assert not marker.exists() and "\n" not in str(info.value)
 
