@@ -19,7 +19,6 @@ from peers.metric_cases import _pml
 _X = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 _ALONE, _ONE = np.arange(6, dtype=np.int32), np.zeros(6, np.int32)
 _TINY = np.full((1, 4), 1e-20, np.float32)
-_EYE = np.eye(4, dtype=np.float32)
 
 
 def _mean(function, ids: np.ndarray) -> float:
@@ -36,19 +35,6 @@ def _supcon_by_hand() -> float:
   others = ~np.eye(6, dtype=bool)
   total = np.log(np.sum(np.exp(z), axis=1, where=others))
   return float(np.mean(total - np.mean(z, axis=1, where=others)))
-
-
-def _arcface_slope() -> float:
-  total = lambda x: jnp.sum(losses.arcface(x, _EYE, jnp.arange(4))[0])
-  return float(jnp.linalg.norm(jax.grad(total)(_EYE)))
-
-
-def _pml_arcface_slope() -> float:
-  loss = pml.ArcFaceLoss(num_classes=4, embedding_size=4)
-  loss.W.data = torch.eye(4)
-  x = torch.eye(4, requires_grad=True)
-  loss(x, torch.arange(4)).backward()
-  return float(torch.linalg.norm(x.grad))
 
 
 def _torch_slope(function) -> float:
@@ -122,16 +108,6 @@ EDGES = [
     0.0,
     "a mean over no pairs: optax divides 0 by 0, and one such batch "
     "ruins the weights.",
-  ),
-  Edge(
-    "losses.arcface, norm of the gradient",
-    "PML ArcFaceLoss",
-    "embeddings exactly at their centres",
-    _arcface_slope,
-    _pml_arcface_slope,
-    0.0,
-    "at its centre an embedding can gain nothing. The slope of arccos is "
-    "infinite there, and infinity times 0 is NaN; ours is bounded.",
   ),
   Edge(
     "ops.euclidean_distance, norm of the gradient",
