@@ -96,13 +96,8 @@ def test_embeddings():
 
 
 @pytest.mark.slow
-def test_gradient_and_remat():
-  encoder_checks.check_gradient(TINY, 12)
-
-
-@pytest.mark.slow
-def test_batch_statistics_and_dropout_are_global(devices):
-  encoder_checks.check_devices(TINY, 12, devices)
+def test_gradient_remat_dropout_and_devices(devices):
+  encoder_checks.check_training(TINY, 12, devices=devices)
 
 
 def test_dropout_needs_rows_and_drops():

@@ -39,7 +39,7 @@ def test_embeddings_are_sigmoids():
 
 
 def test_gradient_and_remat():
-  encoder_checks.check_gradient(TINY, 18, channels=1)
+  encoder_checks.check_training(TINY, 18, channels=1)
 
 
 @pytest.mark.parametrize(

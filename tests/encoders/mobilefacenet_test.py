@@ -109,13 +109,9 @@ def test_embeddings():
 
 
 @pytest.mark.slow
-def test_gradient_and_remat():
-  encoder_checks.check_gradient(TINY, 32)
-
-
-@pytest.mark.slow
-def test_batch_statistics_are_global(devices):
-  encoder_checks.check_devices(TINY, 32, devices)
+def test_gradient_remat_and_devices(devices):
+  module = TINY.clone(stage_sizes=(1, 0, 1, 0), size=16)
+  encoder_checks.check_training(module, 16, devices=devices)
 
 
 def test_refuses_other_sizes():

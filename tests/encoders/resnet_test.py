@@ -99,13 +99,11 @@ def test_embeddings(bottleneck):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bottleneck", [True, False])
-def test_gradient_and_remat(bottleneck):
-  encoder_checks.check_gradient(TINY.clone(bottleneck=bottleneck), 16)
-
-
-@pytest.mark.slow
-def test_batch_statistics_are_global(devices):
-  encoder_checks.check_devices(TINY, 16, devices)
+def test_gradient_remat_and_devices(bottleneck, devices):
+  module = TINY.clone(bottleneck=bottleneck, stage_sizes=(1, 1))
+  encoder_checks.check_training(
+    module, 16, devices=devices if bottleneck else None
+  )
 
 
 def test_refuses():
