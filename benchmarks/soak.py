@@ -113,6 +113,15 @@ def _mutants() -> list[dict[str, Any]]:
   return [{**result, "rooms": rooms}]
 
 
+def _properties() -> dict[str, Any]:
+  """Tries the properties of the pure rooms on fresh random examples."""
+  command = ["env", "FACESIAM_HYPOTHESIS=soak", sys.executable, "-m", "pytest"]
+  return _run(
+    "property tests, fresh examples",
+    [*command, "-q", "-n", "auto", "--dist", "worksteal", "tests/properties"],
+  )
+
+
 def main(argv: list[str]) -> None:
   """Runs everything; exit status 1 if anything failed."""
   del argv
@@ -125,7 +134,7 @@ def main(argv: list[str]) -> None:
   ).stdout.strip()
   soak = [sys.executable, "-m", "pytest", "-q", "-m", "soak"]
   results = [_run("soak tests: kills and repetitions", soak)]
-  results += _mutants()
+  results += [_properties(), *_mutants()]
   results += [_other_python(version) for version in _PYTHONS.value]
   report = {
     "command": f"python {' '.join(sys.argv)}",
