@@ -250,3 +250,11 @@ def test_the_three_limits_are_what_the_text_says():
   assert thresholds.MIN_ERRORS == 30
   assert thresholds.MIN_PERSON_PAIRS == 30
   assert thresholds.MIN_PEOPLE == 30
+
+
+def test_the_smallest_target_of_many_pairs_of_people():
+  i, j = np.triu_indices(60)
+  scores = np.random.default_rng(0).normal(size=i.size)
+  # One pair for each two of sixty people: the 30th highest of 1770.
+  with pytest.raises(ValueError, match=f"with enough is {30 / 1770:.6g}$"):
+    metrics.supported_threshold_at_fmr(scores, i, j, 0.001)
