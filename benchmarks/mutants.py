@@ -145,13 +145,14 @@ def summary(
     ]
     explained = sum(key in why for key in survived)
     killed = len(tried) - len(survived)
+    counted = len(tried) - explained
     found[room] = {
       "possible": len(of_room),
       "tried": len(tried),
       "killed": killed,
       "explained": explained,
       "unexplained": len(survived) - explained,
-      "score": round(killed / max(len(tried) - explained, 1), 3),
+      "score": round(killed / counted, 3) if counted else None,
     }
   return found
 
