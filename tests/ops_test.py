@@ -12,7 +12,7 @@ from wrong import ops_pairwise
 from wrong.ops import F, G, X, Y
 
 from facesiam_jax import ops
-from facesiam_jax.ops import norms, pairwise
+from facesiam_jax.ops import norms, pairwise, rowwise
 
 ROWWISE = (
   "chi_square_distance",
@@ -321,3 +321,21 @@ def test_constants_of_a_compiled_function_are_scaled_too(size):
   apart = jax.jit(lambda: ops.pairwise_euclidean_distance(x, x[::-1].copy()))()
   expected = np.array([[5.0, 0.0], [0.0, 5.0]]) * size
   np.testing.assert_allclose(apart, expected, rtol=1e-5, atol=1e-3 * size)
+
+
+def test_second_derivatives_of_chi_square():
+  """Those of (x - y)^2 / (x + y), and 0 where 0 / 0 counts as 0."""
+  hessian = jax.jit(jax.hessian(lambda v: rowwise.chi_square(v[0], v[1])))
+  expected = [[0.125, -0.375], [-0.375, 1.125]]
+  found = hessian(jnp.array([3.0, 1.0]))
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
+  np.testing.assert_array_equal(hessian(jnp.zeros(2)), np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("wrong", ["x", "y"])
+def test_the_array_that_is_not_floating_is_named(wrong):
+  arrays = {"x": np.ones((2, 3), np.float32), "y": np.ones((2, 3), np.float32)}
+  arrays[wrong] = arrays[wrong].astype(np.int32)
+  for function in (ops.squared_distance, ops.pairwise_squared_distance):
+    with pytest.raises(ValueError, match=f"^{wrong} must be floating point"):
+      function(**arrays)
