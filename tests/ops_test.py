@@ -12,7 +12,7 @@ from wrong import ops_pairwise
 from wrong.ops import F, G, X, Y
 
 from facesiam_jax import ops
-from facesiam_jax.ops import norms, pairwise, rowwise
+from facesiam_jax.ops import logits, norms, pairwise, rowwise
 
 ROWWISE = (
   "chi_square_distance",
@@ -324,12 +324,30 @@ def test_constants_of_a_compiled_function_are_scaled_too(size):
 
 
 def test_second_derivatives_of_chi_square():
-  """Those of (x - y)^2 / (x + y), and 0 where 0 / 0 counts as 0."""
-  hessian = jax.jit(jax.hessian(lambda v: rowwise.chi_square(v[0], v[1])))
-  expected = [[0.125, -0.375], [-0.375, 1.125]]
-  found = hessian(jnp.array([3.0, 1.0]))
-  np.testing.assert_allclose(found, expected, rtol=1e-6)
-  np.testing.assert_array_equal(hessian(jnp.zeros(2)), np.zeros((2, 2)))
+  """Those of (x - y)^2 / (|x| + |y|), and 0 where 0 / 0 counts as 0."""
+  slope = jax.grad(lambda v: rowwise.chi_square(v[0], v[1]))
+  bend = jax.jit(lambda v, way: jax.jvp(slope, (v,), (way,))[1])
+  way = jnp.array([2.0, -5.0])
+  expected = np.array([[0.125, -0.375], [-0.375, 1.125]]) @ way
+  for sign in (1.0, -1.0):
+    found = bend(sign * jnp.array([3.0, 1.0]), way)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+  np.testing.assert_array_equal(bend(jnp.zeros(2), way), np.zeros(2))
+
+
+def test_one_of_two_wrong_arguments_is_enough():
+  one, none = np.ones((1, 1), np.float32), np.ones((0, 1), np.float32)
+  assert ops.pairwise_l1_distance(one, one).shape == (1, 1)
+  for x, y in ((one, none), (none, one)):
+    with pytest.raises(ValueError, match="^x and y must not be empty"):
+      ops.pairwise_l1_distance(x, y)
+  two = np.ones(2, np.float32)
+  for weight, bias in ((two, 1.0), (1.0, two)):
+    with pytest.raises(ValueError, match="weight and bias must be scalars"):
+      logits.l1_logistic(two, weight, bias)
+  for weight, bias in ((two, 1.0), (two[:1], two)):
+    with pytest.raises(ValueError, match=r"weight must have shape \(1,\)"):
+      logits.abs_difference_logistic(one, one, weight, bias)
 
 
 @pytest.mark.parametrize("wrong", ["x", "y"])
