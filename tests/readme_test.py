@@ -41,6 +41,12 @@ def place(tmp_path_factory):
     for number in range(2):
       path = folder / "PEOPLE" / name / f"{number}.jpg"
       Image.fromarray(images[person, number]).save(path, quality=95)
+  for person in range(32):
+    (folder / "ALIGNED" / f"{person}").mkdir(parents=True)
+    for number in range(3):
+      path = folder / "ALIGNED" / f"{person}" / f"{number}.png"
+      face = Image.fromarray(images[person, number]).crop((0, 10, 92, 102))
+      face.save(path)
   Image.fromarray(images[0, 4]).save(folder / "photo.jpg", quality=95)
   Image.fromarray(images[1, 3]).save(folder / "other.jpg", quality=95)
   return folder

@@ -69,9 +69,8 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
         "the end first."
       )
   bundle = bundle_lib.load(bundle_dir)
-  if flag_values.dataset:
-    bundle.spec["config"]["dataset"]["name"] = flag_values.dataset
-  measured = measure.measure(bundle, measure.load_data(bundle))
+  data = measure.load_data(bundle, flag_values.dataset)
+  measured = measure.measure(bundle, data)
   page = measure.write(out_dir, bundle, measured, workdir=workdir)
   result = measured.result
   width = max(len(text) for _, text in _ROWS)

@@ -31,6 +31,7 @@ VERBS = {
   "prepare": "Write a data set to disk in the form that training reads.",
   "train": "Train a recogniser and write its model bundle.",
   "evaluate": "Measure a recogniser on people it has never seen.",
+  "calibrate": "Measure a bundle's error rates on people of your own.",
   "verify": "Say whether two photos show the same person.",
   "enroll": "Add people to a gallery from a few photos each.",
   "identify": "Say who of a gallery a photo shows.",

@@ -34,9 +34,26 @@ class Measured:
   baselines: dict[str, np.ndarray]
 
 
-def load_data(bundle: bundle_lib.Bundle) -> sets.DataSet:
-  """Returns the data set a bundle was trained on, split as it was then."""
+def load_data(
+  bundle: bundle_lib.Bundle, name: str | None = None
+) -> sets.DataSet:
+  """Returns the data set a bundle was trained on, split as it was then.
+
+  Args:
+    bundle: a recogniser that was trained here.
+    name: of another data set, to take in its place.
+
+  Raises:
+    errors.UserError: if it was not trained here.
+  """
+  if not bundle.spec["config"]:
+    raise errors.UserError(
+      "this --bundle was imported, so that no data set of its own is known; "
+      "measure it on people of yours with facesiam calibrate."
+    )
   config = ml_collections.ConfigDict(bundle.spec["config"])
+  if name:
+    config.dataset.name = name
   return sets.load(config.dataset, image_size=config.image_size)
 
 

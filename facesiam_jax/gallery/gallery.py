@@ -43,6 +43,10 @@ class Bundle(Protocol):
   def threshold(self) -> float:
     """The logit from which two faces count as the same person."""
 
+  @property
+  def calibrated(self) -> bool:
+    """Whether the sigmoid of a logit is a probability."""
+
   def embed(self, images: np.ndarray) -> np.ndarray:
     """Returns embeddings float32 [N, D] of uint8 images [N, H, W(, C)]."""
 
@@ -56,7 +60,7 @@ class Match(NamedTuple):
   Attributes:
     name: as enrolled.
     logit: of "same person", of the person's most alike template.
-    probability: sigmoid of the logit.
+    probability: sigmoid of the logit; NaN where the bundle is uncalibrated.
     accepted: whether the logit reaches the bundle's threshold.
   """
 
@@ -354,7 +358,9 @@ class Gallery:
       return [Identification(None, ()) for _ in queries]
     scores, people = _people_of(index, queries, k, self.bundle.metric)
     logits = np.asarray(self.bundle.logits_from_scores(scores), np.float32)
-    probabilities = np.asarray(jax.nn.sigmoid(logits))
+    probabilities = np.full(logits.shape, np.nan, np.float32)
+    if self.bundle.calibrated:
+      probabilities = np.asarray(jax.nn.sigmoid(logits))
     accepted = logits >= self.bundle.threshold
     names = index.records.names
     found = []

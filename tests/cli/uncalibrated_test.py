@@ -7,7 +7,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from facesiam_jax import bundle as bundle_lib
 from facesiam_jax.cli import main
+from facesiam_jax.gallery import gallery as gallery_lib
 from tests import colour_bundle
 
 _NOTE = (
@@ -112,3 +114,19 @@ def test_only_cropped_faces_of_its_own_alignment(files, capsys):
     assert out == "" and err.count("\n") == 1
     assert "--bundle" in err and "'eyes_of_somebody'" in err
     assert "--cropped" in err
+
+
+def test_gallery_knows_no_probability(files):
+  bundle = bundle_lib.load(files.cosine.removeprefix("--bundle="))
+  path = files.gallery.removeprefix("--gallery=")
+  faces = np.full((1, 8, 8, 3), _COLOURS["red"], np.uint8)
+  with gallery_lib.Gallery.open(path, bundle) as gallery:
+    (found,) = gallery.identify(faces)
+  assert found.matches and np.isnan(found.matches[0].probability)
+
+
+def test_evaluate_says_what_measures_an_import(files, tmp_path, capsys):
+  argv = ["evaluate", files.cosine, f"--out={tmp_path / 'report'}"]
+  assert main.main(argv) == 1
+  assert "was imported" in capsys.readouterr().err
+  assert not (tmp_path / "report").exists()

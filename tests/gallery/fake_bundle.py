@@ -12,6 +12,7 @@ class FakeBundle:
   input_size = (8, 8)
   channels = 1
   threshold = 0.0
+  calibrated = True
   dim = 64
 
   def __init__(self, metric="cosine", fingerprint="a" * 64):

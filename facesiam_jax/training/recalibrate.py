@@ -1,0 +1,172 @@
+"""Calibrating a bundle, trained here or imported, on people it has not seen.
+
+The encoder stays; the head's logit becomes the log likelihood ratio of "same
+person" on the people that are given, and the thresholds are measured on them.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from facesiam_jax import bundle as bundle_lib
+from facesiam_jax import errors, metrics
+from facesiam_jax.training import calibrate
+
+_MIN_PEOPLE = 2
+# Every pair is scored and drawn anew many times: 4.5 million of them.
+MAX_PHOTOS = 3000
+
+
+def check_people(people: np.ndarray) -> None:
+  """Refuses people of whom no two photos, or too many, can be compared.
+
+  Args:
+    people: number of each photo's person, int [N].
+
+  Raises:
+    errors.UserError: if there are not two people, one of them with two
+      photos, or more than `MAX_PHOTOS` photos.
+  """
+  known, counts = np.unique(people, return_counts=True)
+  if len(known) < _MIN_PEOPLE or counts.max() < 2:
+    raise errors.UserError(
+      f"{len(known)} people with at most {counts.max(initial=0)} photos each "
+      "cannot calibrate anything; give two people or more, and two photos or "
+      "more of each."
+    )
+  if len(people) > MAX_PHOTOS:
+    raise errors.UserError(
+      f"{len(people)} photos are more than are compared with each other; "
+      f"give at most {MAX_PHOTOS}, of as many people as possible."
+    )
+
+
+def score(
+  bundle: bundle_lib.Bundle, embeddings: np.ndarray, people: np.ndarray
+) -> calibrate.Scores:
+  """Scores every pair of photos by the bundle's own head.
+
+  Args:
+    bundle: the recogniser.
+    embeddings: float32 [N, D].
+    people: number of each photo's person, int [N].
+
+  Returns:
+    Logits of the N (N - 1) / 2 pairs.
+
+  Raises:
+    errors.UserError: see `check_people`.
+  """
+  people = np.asarray(people)
+  check_people(people)
+  logits = bundle.logits_matrix(embeddings, embeddings)
+  i, j = np.triu_indices(len(people), 1)
+  return calibrate.Scores(logits[i, j], people[i], people[j])
+
+
+def _scaled(name: str, value: Any, scale: float, offset: float) -> np.ndarray:
+  """One parameter of a head whose logit is to be scale * logit + offset."""
+  value = np.asarray(value, np.float64)
+  if name == "bias":
+    value = scale * value + offset
+  elif name.startswith("raw_"):
+    # softplus(raw) is the weight; both ways without overflow.
+    weight = scale * np.logaddexp(0.0, value)
+    value = weight + np.log(-np.expm1(-weight))
+  else:
+    value = scale * value
+  return np.asarray(value, np.float32)
+
+
+def fit_head(
+  bundle: bundle_lib.Bundle, scores: calibrate.Scores
+) -> tuple[dict[str, Any], np.ndarray]:
+  """Fits the head by Platt's method.
+
+  Args:
+    bundle: the recogniser.
+    scores: its logits, from `score`.
+
+  Returns:
+    (variables, logits): of the fitted head, and what it says of the pairs,
+    float32 [P].
+
+  Raises:
+    errors.UserError: if photos of one person are less alike than photos of
+      two.
+  """
+  scale, offset = metrics.fit_platt(scores.values, scores.same)
+  if scale <= 0:
+    raise errors.UserError(
+      "to this bundle two photos of one person look less alike than photos of "
+      "two people; check that each folder holds one person, and how the "
+      "photos are cropped."
+    )
+  params = {
+    name: _scaled(name, value, scale, offset)
+    for name, value in bundle.variables["head"]["params"].items()
+  }
+  logits = np.float64(scale) * scores.values + np.float64(offset)
+  return {"params": params}, logits.astype(np.float32)
+
+
+def _check_supported(
+  logits: np.ndarray, scores: calibrate.Scores, target_fmr: float
+) -> None:
+  try:
+    metrics.supported_threshold_at_fmr(
+      logits, scores.people_a, scores.people_b, target_fmr
+    )
+  except ValueError as error:
+    raise errors.UserError(
+      f"--target_fmr={target_fmr:g}: {error}; give more people, a larger "
+      "--target_fmr, or --target_fmr=0 for the threshold of equal errors."
+    ) from error
+
+
+def recalibrate(
+  bundle: bundle_lib.Bundle, scores: calibrate.Scores, target_fmr: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Returns what `bundle.save` needs for the calibrated bundle.
+
+  Args:
+    bundle: the recogniser.
+    scores: its logits of people it was not trained on, from `score`.
+    target_fmr: share of impostors that the default threshold may accept,
+      0..1; 0 for the threshold of equal errors.
+
+  Returns:
+    (spec, variables): as the bundle's, but for the head, the thresholds and
+    "calibrated".
+
+  Raises:
+    errors.UserError: if the people do not suffice for the target, or the
+      bundle cannot tell them apart.
+  """
+  head, logits = fit_head(bundle, scores)
+  if target_fmr:
+    _check_supported(logits, scores, target_fmr)
+  found = calibrate.thresholds(logits, scores, target_fmr)
+  for name, threshold in list(found.items()):
+    if threshold["target"] not in (None, target_fmr):
+      try:
+        _check_supported(logits, scores, threshold["target"])
+      except errors.UserError:
+        # Nobody asked for it, and too few people stand behind it.
+        del found[name]
+  spec = {
+    **bundle.spec,
+    "calibrated": True,
+    "thresholds": found,
+    "default_threshold": calibrate.threshold_name(target_fmr),
+    "calibration": {
+      "kind": "people",
+      "target_fmr": target_fmr,
+      "cllr": float(metrics.cllr(logits, scores.same)),
+      "min_cllr": float(metrics.min_cllr(logits, scores.same)),
+      "num_people": len(np.union1d(scores.people_a, scores.people_b)),
+      "num_genuine": int(np.sum(scores.same)),
+      "num_impostor": int(np.sum(1 - scores.same)),
+    },
+  }
+  return spec, {"encoder": bundle.variables["encoder"], "head": head}
