@@ -357,3 +357,11 @@ def test_the_array_that_is_not_floating_is_named(wrong):
   for function in (ops.squared_distance, ops.pairwise_squared_distance):
     with pytest.raises(ValueError, match=f"^{wrong} must be floating point"):
       function(**arrays)
+
+
+def test_distances_lost_to_rounding_have_no_slope():
+  x, y = jnp.array([[1.0, 1e-5]]), jnp.array([[1.0, 0.0]])
+  total = lambda x: jnp.sum(ops.pairwise_euclidean_distance(x, y))
+  value, slope = jax.value_and_grad(total)(x)
+  assert value == 0
+  np.testing.assert_array_equal(slope, np.zeros((1, 2)))
