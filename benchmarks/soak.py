@@ -1,11 +1,14 @@
-"""The long tests: kills, repetitions, every Python found; a result file.
+"""The long tests: kills, repetitions, mutants, every Python found.
 
   python benchmarks/soak.py --out=benchmarks/results/soak.json
 
 Runs the tests marked `soak` (kills of training and of enrolment at many
-moments), mutants of the pure rooms for a while (benchmarks/mutants.py) and,
-under each newer Python on this machine, the fast tests with the newest JAX that
-Python allows, in an environment of its own.
+moments, disks that fill up), the property tests on fresh examples, mutants of
+the pure rooms for a while (benchmarks/mutants.py) and, under each newer Python
+on this machine, the fast tests with the newest JAX that Python allows, in an
+environment of its own. The result file is written after each step, so that a
+kill loses one step; --steps runs some of them and keeps what the file has of
+the others, each with the commit it was run at.
 """
 
 import glob
@@ -18,10 +21,13 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
 from absl import app, flags
+
+from facesiam_jax import files
 
 _OUT = flags.DEFINE_string("out", None, "JSON file of the results.")
 _PYTHONS = flags.DEFINE_list(
@@ -29,6 +35,9 @@ _PYTHONS = flags.DEFINE_list(
 )
 _MUTANT_MINUTES = flags.DEFINE_float(
   "mutant_minutes", 20, "Time to try mutants for; 0 leaves them out."
+)
+_STEPS = flags.DEFINE_list(
+  "steps", ["tests", "properties", "mutants", "pythons"], "Which steps to run."
 )
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -122,32 +131,50 @@ def _properties() -> dict[str, Any]:
   )
 
 
-def main(argv: list[str]) -> None:
-  """Runs everything; exit status 1 if anything failed."""
-  del argv
-  commit = subprocess.run(
-    ["git", "describe", "--always", "--dirty"],
-    capture_output=True,
-    text=True,
-    cwd=_ROOT,
-    check=False,
-  ).stdout.strip()
-  soak = [sys.executable, "-m", "pytest", "-q", "-m", "soak"]
-  results = [_run("soak tests: kills and repetitions", soak)]
-  results += [_properties(), *_mutants()]
-  results += [_other_python(version) for version in _PYTHONS.value]
-  report = {
-    "command": f"python {' '.join(sys.argv)}",
-    "commit": commit,
-    "python": platform.python_version(),
-    "versions": {name: metadata.version(name) for name in _PACKAGES},
-    "results": results,
-  }
+def _steps() -> Iterator[dict[str, Any]]:
+  """Runs the wanted steps, one after another."""
+  unknown = set(_STEPS.value) - {"tests", "properties", "mutants", "pythons"}
+  if unknown:
+    raise app.UsageError(f"--steps: unknown {', '.join(sorted(unknown))}.")
+  if "tests" in _STEPS.value:
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "soak"]
+    yield _run("soak tests: kills and repetitions", command)
+  if "properties" in _STEPS.value:
+    yield _properties()
+  if "mutants" in _STEPS.value:
+    yield from _mutants()
+  if "pythons" in _STEPS.value:
+    yield from map(_other_python, _PYTHONS.value)
+
+
+def _write(report: dict[str, Any]) -> None:
   if _OUT.value:
-    pathlib.Path(_OUT.value).write_text(
-      json.dumps(report, indent=1, sort_keys=True) + "\n"
+    text = json.dumps(report, indent=1, sort_keys=True) + "\n"
+    files.write(pathlib.Path(_OUT.value), text)
+
+
+def main(argv: list[str]) -> None:
+  """Runs the steps; exit status 1 if anything failed."""
+  del argv
+  describe = ["git", "describe", "--always", "--dirty"]
+  commit = subprocess.run(
+    describe, capture_output=True, text=True, cwd=_ROOT, check=True
+  ).stdout.strip()
+  results: dict[str, Any] = {}
+  if _OUT.value and pathlib.Path(_OUT.value).exists():
+    results = json.loads(pathlib.Path(_OUT.value).read_text())["results"]
+  failed = False
+  for result in _steps():
+    failed |= bool(result.get("status"))
+    results[result.pop("name")] = {**result, "commit": commit}
+    _write(
+      {
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in _PACKAGES},
+        "results": results,
+      }
     )
-  sys.exit(any(result.get("status") for result in results))
+  sys.exit(failed)
 
 
 if __name__ == "__main__":
