@@ -117,13 +117,13 @@ class Plan:
     return (self.folder / name).read_text(encoding="utf-8")
 
   @functools.cache  # noqa: B019
-  def digest(self, name: str) -> str:
-    """Hash of a file; of wrong variants with their tables."""
+  def digest(self, name: str, test: str = "") -> str:
+    """Hash of a file, or of one test in it; of wrong variants with tables."""
     sources = [self.read(name)]
     if name.endswith("wrong_variants_test.py"):
       tables = sorted((self.folder / "tests" / "wrong").glob("*.py"))
       sources += [path.read_text(encoding="utf-8") for path in tables]
-    return "".join(mutation.digest(source) for source in sources)
+    return "".join(mutation.digest(source, test) for source in sources)
 
   @functools.cache  # noqa: B019
   def stages(self, module: str, function: str) -> list[Stage]:
@@ -135,13 +135,20 @@ class Plan:
     return stages(module, function, entered)
 
   def evidence(self, mutant: mutation.Mutant, by: str) -> str:
-    """Hash of a module and of the tests that judged a mutant of it."""
+    """Hash of a module and of the tests that judged a mutant of it.
+
+    What has been killed stays so when its judge gets neighbours: of a file
+    with the test that failed, the other tests do not count.
+    """
     stages = self.stages(mutant.module, mutant.function)
     names = {file.split("::")[0] for stage in stages for file in stage.files}
-    judge = by.split("::")[0]
-    names = {judge} if judge in names else names
-    files = (mutant.module, *sorted(names))
-    return mutation.digest(repr([self.digest(name) for name in files]))
+    judge, _, test = by.partition("::")
+    digests = [self.digest(mutant.module)]
+    if judge in names:
+      digests.append(self.digest(judge, test.split("[")[0]))
+    else:
+      digests += [self.digest(name) for name in sorted(names)]
+    return mutation.digest(repr(digests))
 
   def holds(self, key: str, record: dict[str, str]) -> bool:
     """Whether a verdict still stands; other rooms' are not looked into."""

@@ -86,6 +86,16 @@ def test_digest_ignores_comments_and_docstrings_only():
   )
 
 
+def test_digest_of_one_test_ignores_the_others():
+  file = "LOW = 1\n\n\ndef test_a():\n  assert LOW\n"
+  longer = file + "\n\ndef test_b():\n  assert LOW > 0\n"
+  assert mutation.digest(longer, "test_a") == mutation.digest(file, "test_a")
+  assert mutation.digest(longer) != mutation.digest(file)
+  for old, new in (("LOW = 1", "LOW = 2"), ("assert LOW\n", "assert 1\n")):
+    changed = mutation.digest(longer.replace(old, new), "test_a")
+    assert changed != mutation.digest(file, "test_a")
+
+
 def _commit(root):
   git = ["git", "-c", "user.name=n", "-c", "user.email=e@e", "-C", str(root)]
   subprocess.run([*git, "add", "--all"], check=True)
@@ -149,11 +159,8 @@ def test_kills_what_is_tested_reports_what_is_not_and_remembers(root):
   assert counts["tried"] == counts["possible"] == len(first)
   assert counts["unexplained"] == len(first) - counts["killed"]
 
-  (root / "tests" / "ops").mkdir()
-  (root / "tests" / "ops" / "spare_test.py").write_text(
-    "from facesiam_jax.ops import tiny\n\n\n"
-    "def test_spare():\n  assert tiny.spare(4) == 5\n"
-  )
+  with open(root / "tests" / "ops_test.py", "a") as file:
+    file.write("\n\ndef test_spare():\n  assert tiny.spare(4) == 5\n")
   _commit(root)
   report = json.loads((root / "out.json").read_text())["mutants"]
   (root / "benchmarks" / "survivors.json").write_text(
