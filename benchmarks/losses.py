@@ -15,8 +15,9 @@ distance, mean of max(d+ - d- + 0.2, 0), and its gradient with respect to the
 embeddings. The two losses and gradients are compared before anything is timed.
 Calls alternate, so that a busy machine slows both alike; medians are reported,
 and the time XLA takes to compile apart from them. One JSON line a case goes to
-standard output. How large a share of a training step this is is not measured
-here: that takes the step itself.
+standard output. --share=B also measures how large a share it is of a training
+step of ResNet-50 on B faces of 112x112 (forward, backward, BatchNorm in
+training), in alternation with that step.
 """
 
 import json
@@ -38,6 +39,9 @@ _OUT = flags.DEFINE_string("out", None, "JSON file of the results.")
 _ROUNDS = flags.DEFINE_integer("rounds", 11, "Timed calls of each side.")
 _BATCHES = flags.DEFINE_list("batches", ["1024", "4096"], "Batch sizes B.")
 _WIDTHS = flags.DEFINE_list("widths", ["128", "512"], "Embedding widths D.")
+_SHARE = flags.DEFINE_integer(
+  "share", 32, "Faces of the ResNet-50 step; 0 leaves it out."
+)
 _IMAGES_PER_PERSON = 8
 _MARGIN = 0.2
 # The embeddings are the same in every run (seed 0), so this can be said.
@@ -144,6 +148,54 @@ def _case(batch: int, width: int) -> dict[str, Any]:
   }
 
 
+def _make_step(batch: int) -> tuple[Callable[[], Any], int]:
+  """Returns a call -> gradients of ResNet-50, and its embedding's width."""
+  import jax
+  import jax.numpy as jnp
+
+  from facesiam_jax import encoders
+
+  encoder = encoders.create("resnet50")
+  images = jax.random.normal(jax.random.key(0), (batch * 112 * 112 * 3,))
+  images = images.reshape(batch, 112, 112, 3)
+  variables = jax.jit(encoder.init)(jax.random.key(1), images[:1])
+
+  def loss(params: Any, images: jax.Array) -> jax.Array:
+    embeddings, _ = encoder.apply(
+      {**variables, "params": params},
+      images,
+      train=True,
+      mutable=["batch_stats"],
+    )
+    return jnp.mean(jnp.square(embeddings))
+
+  step = jax.jit(jax.grad(loss)).lower(variables["params"], images).compile()
+  call = lambda: jax.block_until_ready(step(variables["params"], images))
+  return call, encoder.dim
+
+
+def _share(batch: int) -> dict[str, Any]:
+  """Times mining, loss and gradient beside a step of ResNet-50."""
+  import numpy as np
+
+  step, width = _make_step(batch)
+  x = np.random.default_rng(0).normal(size=(batch, width)).astype(np.float32)
+  ids = np.arange(batch, dtype=np.int32) // _IMAGES_PER_PERSON
+  ours, _ = _make_ours(x, ids)
+  ours(), step()
+  own, whole = [], []
+  for _ in range(_ROUNDS.value):
+    own.append(_seconds(ours))
+    whole.append(_seconds(step))
+  own_median, step_median = statistics.median(own), statistics.median(whole)
+  return {
+    "batch": batch,
+    "ours_ms": 1e3 * own_median,
+    "resnet50_step_ms": 1e3 * step_median,
+    "share": own_median / step_median,
+  }
+
+
 def _environment() -> dict[str, Any]:
   names = ("jax", "jaxlib", "numpy", "torch", "pytorch-metric-learning")
   return {
@@ -164,8 +216,11 @@ def main(argv: list[str]) -> None:
     for width in _WIDTHS.value:
       cases.append(_case(int(batch), int(width)))
       print(json.dumps(cases[-1] | {"versions": environment["versions"]}))
+  share = _share(_SHARE.value) if _SHARE.value else None
+  print(json.dumps({"share": share}))
   if _OUT.value:
     result = environment | {
+      "share_of_resnet50_step": share,
       "load_average": os.getloadavg()[0],
       "note": _NOTE,
       "cases": cases,
