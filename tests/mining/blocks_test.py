@@ -72,6 +72,37 @@ def test_rows_of_random_floats_are_chosen_alike():
       np.testing.assert_array_equal(a, b)
 
 
+def test_what_is_compared_has_zeros_for_padding():
+  """So says the docstring; 1 would not do for a comparison of its own."""
+  x = np.full((3, 2), 2.0, np.float32)
+  x[1] = np.nan
+  matrix = mining.by_blocks(
+    lambda matrix, *args, **labels: matrix,
+    x,
+    np.zeros(3, np.int32),
+    x,
+    np.zeros(3, np.int32),
+    anchor_rows=np.arange(3),
+    column_weights=np.array([1, 0, 1], np.float32),
+    compare=lambda x, y: x @ y.T,
+    block_rows=2,
+  )
+  assert matrix.tolist() == [[8, 0, 8], [0, 0, 0], [8, 0, 8]]
+
+
+def test_a_function_need_only_be_finite_at_one():
+  """Its poles at 0 and 2 are nowhere met, and reach no gradient."""
+  batch = make_batch(0, values=lambda rng, s: rng.uniform(3, 4, s))
+  bend = lambda x: 1 / (x * (2 - x))
+  total = lambda d: jnp.sum(
+    mining.sum_over_triplets(
+      lambda p, n: bend(p) + bend(n), d, batch.anchor_ids, batch.column_ids,
+      max_positives=3, **batch.labels(),
+    )[0]
+  )  # fmt: skip
+  assert np.all(np.isfinite(jax.jit(jax.grad(total))(batch.distances)))
+
+
 def _all_triplets_terms(own, rows, columns, ids, weights, block_rows=3):
   sums, counts = mining.by_blocks(
     _HINGE_SUM,

@@ -14,6 +14,7 @@ from scipy import stats
 from wrong.mining_drawn import check_distance_weighted, naive_draw
 
 from facesiam_jax import mining
+from facesiam_jax.mining import drawn
 
 _KEY = jax.random.key(7)
 
@@ -47,6 +48,43 @@ def test_columns_of_several_blocks():
     likely = expected > 0
     chance = stats.chisquare(counts[likely], 20000 * expected[likely]).pvalue
     assert chance > 1e-3
+
+
+def test_none_is_drawn_at_the_largest_distance_itself():
+  ids = np.array([7, 7, 8, 8], np.int32)
+  distances = np.array([[0.0, 0.5, 1.25, 1.375]], np.float32)
+  draw = lambda key: mining.distance_weighted(
+    distances, ids[:1], ids, anchor_rows=np.array([0]), key=key, dimension=3,
+    max_distance=1.375, positive="hardest",
+  )  # fmt: skip
+  mined = jax.jit(jax.vmap(draw))(jax.random.split(_KEY, 100))
+  np.testing.assert_array_equal(mined.negatives, 2)
+
+
+_SHARES = np.array(
+  [
+    [[0.25, 0.0, 0.25, 0.5, 0.0], [0.5, 0.0, 0.0, 0.0, 0.0]],
+    [[0.0, 0.0, 0.0, 0.0, 0.5], [0.0, 0.5, 0.25, 0.0, 0.0]],
+    [[0.0, 0.5, 0.0, 0.5, 0.0], [0.0, 0.0, 0.25, 0.0, 0.0]],
+  ],
+  np.float32,
+)
+
+
+def test_a_point_on_a_seam_falls_in_the_entry_that_begins_there():
+  for point, expected in (
+    (0.0, [[0, 0], [4, 1], [1, 2]]),
+    (0.25, [[2, 0], [4, 1], [1, 2]]),
+    (0.5, [[3, 0], [4, 1], [3, 2]]),
+  ):
+    found = drawn._pick(_SHARES, np.full((3, 2), point, np.float32))
+    assert found.tolist() == expected
+
+
+def test_a_point_past_the_sum_falls_in_the_last_entry_with_a_share():
+  """Rounding may bring it there."""
+  found = drawn._pick(_SHARES, np.ones((3, 2), np.float32))
+  assert found.tolist() == [[3, 0], [4, 2], [3, 2]]
 
 
 def test_a_draw_follows_the_row_not_its_place_or_the_rows_beside_it():
@@ -129,6 +167,7 @@ def test_positives_are_those_asked_for():
   [
     ({"dimension": 1}, "dimension must be at least 2, got 1"),
     ({"cutoff": 0.0}, "0 < cutoff < max_distance < 2, got 0.0 and 1.4"),
+    ({"cutoff": 1.4}, "got 1.4 and 1.4"),
     ({"cutoff": 1.5}, "got 1.5 and 1.4"),
     ({"max_distance": 2.0}, "got 0.5 and 2.0"),
     ({"max_positives": None}, "needs max_positives"),

@@ -64,6 +64,20 @@ def test_epsilon_widens_the_choice_up_to_all_pairs(epsilon):
     )
 
 
+def test_a_pair_exactly_at_the_limit_is_easy():
+  """Positives at 0.5 and 1, negatives at 0.25 and 0.75; all sums are exact."""
+  ids = np.array([7, 7, 7, 8, 8], np.int32)
+  kept = mining.multi_similarity(
+    np.array([[1.0, 0.5, 1.0, 0.25, 0.75]], np.float32),
+    ids[:1],
+    ids,
+    anchor_rows=np.array([0]),
+    epsilon=0.25,
+  )
+  assert kept.positives.astype(int).tolist() == [[0, 1, 0, 0, 0]]
+  assert kept.negatives.astype(int).tolist() == [[0, 0, 0, 0, 1]]
+
+
 @pytest.mark.parametrize(
   "ids, weights",
   [
