@@ -152,7 +152,10 @@ def nt_xent(
     values = _batch.positive_against_negatives(logits, pairs)
   else:
     total = _batch.log_sum_exp(logits, pairs.positives | pairs.negatives)
-    values = _batch.row_means(total[:, None] - logits, pairs.positives)
+    # No logit exceeds the total but by rounding, which depends on how XLA
+    # fuses the two; there is no gradient to lose where they are that near.
+    losses = jnp.maximum(total[:, None] - logits, 0.0)
+    values = _batch.row_means(losses, pairs.positives)
   return _batch.terms(values, jnp.any(pairs.positives, axis=1))
 
 

@@ -233,7 +233,7 @@ def _sum_of_roots(x):
 def test_roots_are_finite_and_those_of_numpy(x):
   values, gradient = _root(x)
   strategies.assert_finite([values, gradient])
-  expected = np.sqrt(np.where(x < 1.2e-38, 0, x))
+  expected = np.sqrt(np.where(x < np.finfo(np.float32).tiny, 0, x))
   np.testing.assert_allclose(values, expected, rtol=1e-6)
 
 
