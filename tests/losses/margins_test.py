@@ -159,6 +159,25 @@ def test_arcface_bends_where_the_sum_passes_pi():
   )
 
 
+def test_arcface_still_adds_the_angle_at_the_bend_itself():
+  found = margins.arcface(-jnp.cos(0.5)[None])
+  np.testing.assert_allclose(found, [-1.0], atol=1e-6)
+
+
+def test_adaface_counts_a_norm_of_zero_as_a_thousandth_and_a_long_as_100():
+  """z = h (0.001 - 0) / (0 + 0.001) = h, and h (100 - 95) / 10."""
+  for norms, statistics, quality in (
+    ([0.0, 0.0005], margins.NormStatistics(0.0, 0.0), 0.5),
+    ([100.0, 1e6], margins.NormStatistics(95.0, 9.999), 0.25),
+  ):
+    found = margins.adaface(
+      jnp.full(2, 0.5), jnp.array(norms), statistics, concentration=0.5
+    )
+    turn = 0.4 * quality
+    expected = math.cos(math.pi / 3 - turn) - 0.4 - turn
+    np.testing.assert_allclose(found, [expected] * 2, atol=1e-6)
+
+
 def test_adaface_has_no_slope_where_its_angle_is_clipped():
   """An easy good image and a hard bad one: 0, never below."""
   statistics = margins.NormStatistics(20.0, 15.0)
