@@ -285,16 +285,21 @@ main.entry()
 
 
 def test_control_c():
-  process = subprocess.Popen(
+  with subprocess.Popen(
     [sys.executable, "-c", _SLEEPER],
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
-  )
-  assert process.stdout.readline() == "ready\n"
-  time.sleep(0.05)
-  process.send_signal(signal.SIGINT)
-  _, err = process.communicate(timeout=30)
+    # A shell's background job inherits an ignored SIGINT.
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+  ) as process:
+    try:
+      assert process.stdout.readline() == "ready\n"
+      time.sleep(0.05)
+      process.send_signal(signal.SIGINT)
+      _, err = process.communicate(timeout=30)
+    finally:
+      process.kill()
   assert process.returncode == 130
   assert err == "facesiam demo: error: interrupted.\n"
 
