@@ -100,15 +100,18 @@ def test_sample_size_never_falls_below_a_batch():
   assert [sample_size(f, 1000, 1) for f in (0.0563, 0.0567)] == [56, 57]
 
 
-def test_width_is_the_share_and_the_slack_of_bernstein():
-  """t = 29.389 solves t^2 / (2 (mean + t / 3)) = 40 for a mean of 1."""
-  slack = 29.3888
-  assert math.isclose(slack**2 / (2 * (1 + slack / 3)), 40, rel_tol=1e-5)
+@pytest.mark.parametrize(
+  ("num_sampled", "slack"), [(1000, 29.3888), (2250, 32.2485)]
+)
+def test_width_is_the_share_and_the_slack_of_bernstein(num_sampled, slack):
+  """The slack t solves t^2 / (2 (mean + t / 3)) = 40."""
+  mean = num_sampled * 1000 / 1_000_000
+  assert math.isclose(slack**2 / (2 * (mean + slack / 3)), 40, rel_tol=1e-5)
   for batch_rows in (1, 5):
-    width = math.ceil(1 + slack) + batch_rows
-    assert shard_columns(1000, 1_000_000, 1000, batch_rows) == width
-    assert shard_columns(1000, 1000, 7, batch_rows) == 7
-    assert shard_columns(20, 1_000_000, 50_000, batch_rows) == 20
+    width = math.ceil(mean + slack) + batch_rows
+    assert shard_columns(num_sampled, 1_000_000, 1000, batch_rows) == width
+  assert shard_columns(num_sampled, 1000, 7, 5) == 7
+  assert shard_columns(20, 1_000_000, 50_000, 5) == 20
 
 
 @pytest.mark.parametrize(
