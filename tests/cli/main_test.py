@@ -270,7 +270,9 @@ def test_broken_pipe_is_quiet():
 
 
 _SLEEPER = """
-import sys, time, types
+import signal, sys, time, types
+# A shell's background job inherits an ignored SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from facesiam_jax.cli import main
 module = types.ModuleType("demo")
 module.define_flags = lambda flag_values: None
@@ -290,8 +292,6 @@ def test_control_c():
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
-    # A shell's background job inherits an ignored SIGINT.
-    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
   ) as process:
     try:
       assert process.stdout.readline() == "ready\n"
