@@ -139,7 +139,8 @@ def test_evaluate_needs_a_run(capsys, tmp_path):
   assert "--out" in _fails(capsys, 2, "evaluate", f"--bundle={tmp_path}")
 
 
-@pytest.mark.slow
+# `.ci/run` runs the short demo itself.
+@pytest.mark.soak
 def test_demo_from_faces_to_a_name(tmp_path, capsys, monkeypatch):
   """The whole demo with tiny trainings: real faces, real files, all verbs."""
   from facesiam_jax.cli import demo

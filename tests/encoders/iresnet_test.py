@@ -95,7 +95,7 @@ def test_embeddings():
   encoder_checks.check_embeddings(TINY, 12, half=0.03)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_gradient_remat_dropout_and_devices(devices):
   encoder_checks.check_training(TINY, 12, devices=devices)
 

@@ -108,7 +108,7 @@ def test_embeddings():
   encoder_checks.check_embeddings(TINY, 32, half=0.08)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_gradient_remat_and_devices(devices):
   module = TINY.clone(stage_sizes=(1, 0, 1, 0), size=16)
   encoder_checks.check_training(module, 16, devices=devices)

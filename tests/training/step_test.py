@@ -12,7 +12,14 @@ from facesiam_jax.data import resident
 from facesiam_jax.training import loop, objectives
 from facesiam_jax.training import step as step_lib
 
-OBJECTIVES = ("pair_bce", "supcon", "batch_hard_triplet", "margin_softmax")
+# The losses are mapped over devices in tests of their own; here it is the step,
+# once with the head's parameters and once with the objective's.
+OBJECTIVES = (
+  "pair_bce",
+  "margin_softmax",
+  pytest.param("supcon", marks=pytest.mark.soak),
+  pytest.param("batch_hard_triplet", marks=pytest.mark.soak),
+)
 
 
 def _setup(objective, devices, **changes):
