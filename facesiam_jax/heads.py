@@ -51,6 +51,20 @@ _FEATURES = {
 }
 
 
+def raw_weight(size: ArrayLike) -> np.ndarray:
+  """Returns the raw parameter of a monotone head whose weight has this size.
+
+  Args:
+    size: > 0, float [...].
+
+  Returns:
+    v with softplus(v) = size, float64 [...].
+  """
+  # v = log(exp(size) - 1), written without overflow.
+  size = np.asarray(size, np.float64)
+  return size + np.log(-np.expm1(-size))
+
+
 def _weight_of(
   module: Any, name: str, init: float, sign: int, shape: tuple[int, ...] = ()
 ) -> jax.Array:
@@ -64,8 +78,7 @@ def _weight_of(
       f"init_{name} must be {wanted} where monotone, so that alike means the "
       f"same person; got {init}."
     )
-  # softplus(v) = s  <=>  v = log(exp(s) - 1), written without overflow.
-  raw = size + np.log(-np.expm1(-size))
+  raw = raw_weight(size)
   init_raw = lambda _: jnp.full(shape, raw, jnp.float32)
   return sign * jax.nn.softplus(module.param(f"raw_{name}", init_raw))
 

@@ -108,9 +108,8 @@ def fit_head(
       "two images of one person are less alike than images of two people: "
       f"the fitted scale is {w:.3g}; train longer."
     )
-  # softplus(v) = w, written so that a large w does not overflow.
-  raw = w + np.log(-np.expm1(-w))
-  return {"params": {"raw_scale": np.float32(raw), "bias": np.float32(b)}}
+  raw = np.float32(heads.raw_weight(w))
+  return {"params": {"raw_scale": raw, "bias": np.float32(b)}}
 
 
 def threshold_name(target_fmr: float) -> str:

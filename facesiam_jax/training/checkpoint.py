@@ -13,7 +13,6 @@ import os
 import pathlib
 import shutil
 from concurrent import futures
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -21,6 +20,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from facesiam_jax import errors, files
+from facesiam_jax.training import closing
 
 _KEEP_LATEST = 2
 
@@ -52,7 +52,7 @@ def _preservation() -> checkpoint_managers.PreservationPolicy:
   )
 
 
-class Checkpointer:
+class Checkpointer(closing.Closing):
   """Saves and restores the state of the run in a directory.
 
   Attributes:
@@ -212,19 +212,3 @@ class Checkpointer:
         self._manager.close()
       except Exception as error:
         raise self._translated(error) from error
-
-  def __enter__(self) -> "Checkpointer":
-    return self
-
-  def __exit__(
-    self,
-    kind: type[BaseException] | None,
-    error: BaseException | None,
-    traceback: TracebackType | None,
-  ) -> None:
-    """Closes; what went wrong before is not hidden by what goes wrong now."""
-    try:
-      self.close()
-    except Exception:
-      if error is None:
-        raise

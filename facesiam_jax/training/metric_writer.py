@@ -10,10 +10,10 @@ import json
 import os
 import pathlib
 import time
-from types import TracebackType
 from typing import Any
 
 from facesiam_jax import files
+from facesiam_jax.training import closing
 
 
 def _read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -76,7 +76,7 @@ class _Events:
     self._writer.close()
 
 
-class MetricWriter:
+class MetricWriter(closing.Closing):
   """Appends rows to metrics.jsonl and times.jsonl and to TensorBoard events.
 
   On construction both files are cut back to rows up to `step`, so that a run
@@ -95,22 +95,6 @@ class MetricWriter:
       self._events = _Events(folder / "tensorboard", step + 1)
       stack.callback(self._events.close)
       self._stack = stack.pop_all()
-
-  def __enter__(self) -> "MetricWriter":
-    return self
-
-  def __exit__(
-    self,
-    kind: type[BaseException] | None,
-    error: BaseException | None,
-    traceback: TracebackType | None,
-  ) -> None:
-    """Closes; what went wrong before is not hidden by what goes wrong now."""
-    try:
-      self.close()
-    except OSError:
-      if error is None:
-        raise
 
   @staticmethod
   def _cut_back(path: pathlib.Path, step: int) -> None:

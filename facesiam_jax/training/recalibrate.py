@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from facesiam_jax import bundle as bundle_lib
-from facesiam_jax import errors, metrics
+from facesiam_jax import errors, heads, metrics
 from facesiam_jax.training import calibrate
 
 _MIN_PEOPLE = 2
@@ -70,9 +70,8 @@ def _scaled(name: str, value: Any, scale: float, offset: float) -> np.ndarray:
   if name == "bias":
     value = scale * value + offset
   elif name.startswith("raw_"):
-    # softplus(raw) is the weight; both ways without overflow.
-    weight = scale * np.logaddexp(0.0, value)
-    value = weight + np.log(-np.expm1(-weight))
+    # softplus(raw) is the weight.
+    value = heads.raw_weight(scale * np.logaddexp(0.0, value))
   else:
     value = scale * value
   return np.asarray(value, np.float32)
