@@ -2,16 +2,25 @@
 
 import os
 import pathlib
+from importlib import metadata
 
 # Before JAX starts: devices cannot be added later.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Many tests compile the same tiny networks, in several processes: share them.
+# Most of the time goes into compiling tiny programs that run once: they are
+# shared between the processes, however small, and not polished. The soak runs
+# the same tests as users compile, with JAX_DISABLE_MOST_OPTIMIZATIONS=0.
 os.environ.setdefault(
   "JAX_COMPILATION_CACHE_DIR",
   str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"),
 )
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Later releases have no such flag, and XLA ends a process that names one.
+if metadata.version("jax").startswith("0.10.") and (
+  os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
+):
+  os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

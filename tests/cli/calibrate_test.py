@@ -57,7 +57,9 @@ def test_measures_thresholds_and_probabilities(people, tmp_path, capsys):
   logits, a, b = _logits(new, people)
   fmr = np.mean(logits[a != b] >= new.threshold)
   assert 0.04 < fmr <= 0.05
-  assert new.thresholds["fmr_0.05"]["fmr"] == pytest.approx(fmr)
+  # The threshold is one impostor pair's logit, which may round either way.
+  one_pair = 1.01 / 4464
+  assert new.thresholds["fmr_0.05"]["fmr"] == pytest.approx(fmr, abs=one_pair)
   # Too few errors stand behind one per cent, which nobody asked for.
   assert set(new.thresholds) == {"eer", "fmr_0.05", "fmr_0.1"}
   # Its logit is the log likelihood ratio: fitted again, nothing changes.
