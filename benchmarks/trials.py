@@ -70,6 +70,8 @@ def preload(folder: pathlib.Path, cache: pathlib.Path) -> None:
     TF_CPP_MIN_LOG_LEVEL="3",
     JAX_COMPILATION_CACHE_DIR=str(cache),
     JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+    # As tests/conftest.py has it; JAX reads this when it is imported, here.
+    JAX_DISABLE_MOST_OPTIMIZATIONS="1",
     # Plugins of others cost start-up time and nothing here needs them.
     PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
     OPENBLAS_NUM_THREADS="1",
