@@ -6,7 +6,6 @@ has no convolution in its shortcut: average pooling, and zeros where sizes and
 channels do not meet.
 """
 
-import math
 from typing import Any
 
 import jax
@@ -50,54 +49,6 @@ def add_padded(a: jax.Array, b: jax.Array) -> jax.Array:
   return grown(a) + grown(b)
 
 
-def _conv_of_few_channels(images: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Convolves without padding, moving by two pixels.
-
-  2x2 pixels become the channels of one, so that the window moves by one over
-  four times the channels: a quarter of the time on CPU for RGB.
-  """
-  rows, columns = (-(-side // 2) for side in kernel.shape[:2])
-  grown = [(0, 2 * rows - kernel.shape[0]), (0, 2 * columns - kernel.shape[1])]
-  kernel = jnp.pad(kernel, [*grown, (0, 0), (0, 0)])
-  # An odd image gets a row of zeros, which meets zeros of the kernel alone.
-  odd = [(0, side % 2) for side in images.shape[1:3]]
-  images = jnp.pad(images, [(0, 0), *odd, (0, 0)])
-  batch, height, width, channels = images.shape
-  images = images.reshape(batch, height // 2, 2, width // 2, 2, channels)
-  images = images.transpose(0, 1, 3, 2, 4, 5)
-  kernel = kernel.reshape(rows, 2, columns, 2, channels, -1)
-  kernel = kernel.transpose(0, 2, 1, 3, 4, 5)
-  return layers.conv(
-    images.reshape(*images.shape[:3], -1),
-    kernel.reshape(rows, columns, 4 * channels, -1),
-    padding="VALID",
-  )
-
-
-def _conv_of_few_pixels(
-  images: jax.Array, kernel: jax.Array, stride: int, padding: int
-) -> jax.Array:
-  """Convolves as one matrix product over the windows, laid side by side.
-
-  For results of a few pixels XLA's convolution on CPU takes up to a hundred
-  times as long.
-  """
-  sides = (padding, padding)
-  images = jnp.pad(images, [(0, 0), sides, sides, (0, 0)])
-  height, width = (
-    (side - extent) // stride + 1
-    for side, extent in zip(images.shape[1:3], kernel.shape[:2], strict=True)
-  )
-  down, across = stride * (height - 1) + 1, stride * (width - 1) + 1
-  windows = [
-    images[:, i : i + down : stride, j : j + across : stride]
-    for i in range(kernel.shape[0])
-    for j in range(kernel.shape[1])
-  ]
-  matrix = kernel.reshape(-1, kernel.shape[-1])
-  return jnp.concatenate(windows, axis=-1) @ matrix
-
-
 class Con(nn.Module):
   """dlib's convolution: a bias, and padding only where it moves by one pixel.
 
@@ -120,20 +71,9 @@ class Con(nn.Module):
     kernel = self.param("kernel", he_normal, shape)
     bias = self.param("bias", nn.initializers.zeros, (self.features,))
     kernel, bias = kernel.astype(images.dtype), bias.astype(images.dtype)
-    padding = self.size // 2 if self.stride == 1 else 0
-    result = [
-      (side + 2 * padding - self.size) // self.stride + 1
-      for side in images.shape[1:3]
-    ]
-    if self.stride == 2 and images.shape[-1] <= 4:
-      x = _conv_of_few_channels(images, kernel)
-    elif math.prod(result) <= 4:
-      x = _conv_of_few_pixels(images, kernel, self.stride, padding)
-    else:
-      sides = (padding, padding)
-      x = layers.conv(
-        images, kernel, strides=self.stride, padding=(sides, sides)
-      )
+    margin = self.size // 2 if self.stride == 1 else 0
+    sides = (margin, margin)
+    x = layers.conv(images, kernel, strides=self.stride, padding=(sides, sides))
     return x + bias.reshape(1, 1, 1, -1)
 
 

@@ -21,6 +21,13 @@ CASES = [
   # The padding exceeds the window, and a stride skips pixels altogether.
   ((2, 5, 5, 2), (2, 2, 2, 3), (3, 3), ((3, 4), (2, 3))),
   ((1, 4, 4, 2), (1, 1, 2, 3), (2, 2), "SAME"),
+  ((2, 9, 8, 2), (1, 1, 2, 3), (1, 1), ((0, 2), (1, 0))),
+  # More pixels than one matrix product is made for on CPU.
+  ((2, 9, 10, 2), (3, 3, 2, 3), (1, 1), "SAME"),
+  # Steps of two from few channels, odd and even sides and windows.
+  ((2, 17, 18, 3), (7, 7, 3, 4), (2, 2), ((3, 3), (3, 3))),
+  ((3, 20, 17, 1), (4, 3, 1, 2), (2, 2), "VALID"),
+  ((1, 19, 16, 2), (3, 4, 2, 2), (2, 2), ((0, 1), (2, 3))),
 ]
 
 
@@ -237,6 +244,29 @@ def test_other_platforms_get_the_native_gradient():
   tpu = traced.lower(lowering_platforms=("tpu",)).as_text()
   assert "while" in cpu and "select_and_scatter" not in cpu
   assert "while" not in tpu and "select_and_scatter" in tpu
+
+
+@pytest.mark.parametrize(
+  ("image_shape", "kernel_shape", "strides", "word", "absent"),
+  [
+    ((2, 9, 9, 8), (1, 1, 8, 4), 1, "dot_general", "convolution"),
+    ((2, 7, 7, 8), (3, 3, 8, 4), 1, "dot_general", "convolution"),
+    ((2, 8, 8, 8), (3, 3, 8, 4), 1, "convolution", "dot_general"),
+    ((2, 20, 20, 3), (7, 7, 3, 8), 2, "4x4x12x8", "dot_general"),
+    ((2, 20, 20, 8), (7, 7, 8, 8), 2, "7x7x8x8", "dot_general"),
+  ],
+)
+def test_the_way_to_convolve_follows_from_the_shape_on_cpu_alone(
+  image_shape, kernel_shape, strides, word, absent
+):
+  arrays = _arrays(image_shape, kernel_shape)
+  run = jax.jit(lambda x, k: layers.conv(x, k, strides=strides))
+  traced = run.trace(*arrays)
+  cpu = traced.lower(lowering_platforms=("cpu",)).as_text()
+  assert word in cpu and absent not in cpu
+  tpu = traced.lower(lowering_platforms=("tpu",)).as_text()
+  assert "convolution" in tpu and "dot_general" not in tpu
+  assert "x".join(map(str, kernel_shape)) in tpu
 
 
 def test_row_dropout_depends_on_key_and_row_alone():
