@@ -81,10 +81,8 @@ def _halving_conv(
   """Makes 2x2 pixels the channels of one: steps of two become steps of one."""
   (_, *size, _), (*window, _, _) = images.shape, kernel.shape
   halves = [-(-side // 2) for side in window]
-  grown = [
-    (0, 2 * half - side) for half, side in zip(halves, window, strict=True)
-  ]
-  kernel = jnp.pad(kernel, [*grown, (0, 0), (0, 0)])
+  odd = [(0, side % 2) for side in window]
+  kernel = jnp.pad(kernel, [*odd, (0, 0), (0, 0)])
   spread = [(0, 0, 0)]
   result = _result_size(size, window, strides, pads)
   for axis in (0, 1):
@@ -128,12 +126,11 @@ def _forward(
     own = _halving_conv
   else:
     return _native_conv(images, kernel, strides, pads)
-  run = {"strides": strides, "pads": pads}
   return lax.platform_dependent(
     images,
     kernel,
-    cpu=functools.partial(own, **run),
-    default=functools.partial(_native_conv, **run),
+    cpu=functools.partial(own, strides=strides, pads=pads),
+    default=functools.partial(_native_conv, strides=strides, pads=pads),
   )
 
 
