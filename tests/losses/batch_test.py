@@ -12,6 +12,7 @@ from reference.loss_batches import COLUMNS, IDS, ROWS, WEIGHTS
 from wrong import losses_batchwise, losses_pair_weighting
 
 from facesiam_jax import losses
+from facesiam_jax.losses import _batch
 
 LOSSES = {
   "supcon": functools.partial(losses.supcon, temperature=0.3),
@@ -174,6 +175,12 @@ def test_degenerate_batches_are_finite_and_zero_as_documented(name, case):
     assert not np.any(values) and not np.any(gradient)
   elif case not in ("no positives", "opposites"):
     assert np.all(values[counted > 0] > 0)
+
+
+def test_a_row_without_marked_entries_has_mean_zero():
+  marked = np.array([[1, 1, 0], [0, 0, 0], [0, 0, 1]], bool)
+  x = np.array([[1, 3, np.nan], [np.nan, 5, 5], [7, 7, -2]], np.float32)
+  np.testing.assert_array_equal(_batch.row_means(x, marked), [2, 0, -2])
 
 
 def test_a_single_row_costs_nothing():

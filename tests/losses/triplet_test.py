@@ -189,7 +189,10 @@ def test_rows_are_independent(name):
     ((NEAR, FAR[:, None]), r"negative_distances must .* got \(11, 1\)"),
     ((NEAR, FAR.astype(int)), "negative_distances must be floating"),
     ((NEAR[:0], FAR[:0]), "positive_distances must not be empty"),
-    ((NEAR, FAR, WEIGHTS[:2]), r"weights must .* got \(2,\) for \(11,\)"),
+    (
+      (NEAR, FAR, WEIGHTS[:2]),
+      r"weights must .* of positive_dist.* got \(2,\) for \(11,\)",
+    ),
   ],
 )
 def test_bad_distances_are_refused(name, arguments, match):
