@@ -1,6 +1,7 @@
 """Resampling of images at moved points: affine maps and smooth fields.
 
-Pure functions of arrays, nothing random; `augment` draws what goes in.
+Pure functions of arrays, nothing random; `augment` draws what goes in, and
+`alignment` cuts faces out with `sample`.
 """
 
 import chex
@@ -107,7 +108,7 @@ def _warp(
   if images.ndim == 3:
     one = (x[None] for x in (images, matrices, offsets, displacement))
     return _warp(*one)[0]
-  batch, height, width, channels = images.shape
+  height, width = images.shape[1:3]
   y = (jnp.arange(height) - (height - 1) / 2).reshape(1, -1, 1)
   x = (jnp.arange(width) - (width - 1) / 2).reshape(1, 1, -1)
   y = y - _column(offsets[:, 0])
@@ -119,21 +120,38 @@ def _warp(
   from_x = xy * y + xx * x + (width - 1) / 2
   from_y = from_y + displacement[..., 0]
   from_x = from_x + displacement[..., 1]
-  from_y = jnp.clip(from_y, 0, height - 1)
-  from_x = jnp.clip(from_x, 0, width - 1)
+  return sample(images, from_y, from_x)
+
+
+def sample(images: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
+  """Reads images at points between their pixels, bilinearly.
+
+  Points beyond the border take the border's value.
+  Batch meaning: rows are independent.
+
+  Args:
+    images: float32 [B, H, W, C].
+    y: row of each point, 0 for the centre of the first, float [B, h, w].
+    x: column of each point, likewise, float [B, h, w].
+
+  Returns:
+    float32 [B, h, w, C].
+  """
+  batch, height, width, channels = images.shape
+  y, x = jnp.clip(y, 0, height - 1), jnp.clip(x, 0, width - 1)
   # The upper left of the four neighbours; the last pixel counts as a right or
   # lower neighbour with weight 1.
-  top = jnp.clip(jnp.floor(from_y), 0, max(height - 2, 0))
-  left = jnp.clip(jnp.floor(from_x), 0, max(width - 2, 0))
-  down, right = (from_y - top)[..., None], (from_x - left)[..., None]
+  top = jnp.clip(jnp.floor(y), 0, max(height - 2, 0))
+  left = jnp.clip(jnp.floor(x), 0, max(width - 2, 0))
+  down, right = (y - top)[..., None], (x - left)[..., None]
   corner = (top * width + left).astype(jnp.int32)
   flat = images.reshape(batch, height * width, channels)
   step_y, step_x = width * (height > 1), int(width > 1)
 
   def at(offset: int) -> jax.Array:
-    index = (corner + offset).reshape(batch, height * width)
+    index = (corner + offset).reshape(batch, -1)
     pick = jax.vmap(lambda a, i: a.at[i].get(mode="promise_in_bounds"))
-    return pick(flat, index).reshape(images.shape)
+    return pick(flat, index).reshape(*y.shape, channels)
 
   upper = at(0) * (1 - right) + at(step_x) * right
   lower = at(step_y) * (1 - right) + at(step_y + step_x) * right

@@ -16,7 +16,7 @@ ORDER = (
   ("ops",),
   (
     *("heads", "losses", "mining", "sampling", "metrics"),
-    *("warping", "augment", "glasses"),
+    *("warping", "augment", "glasses", "alignment", "quality"),
     *("preprocess", "parallel", "gallery.search"),
   ),
   ("encoders",),
@@ -34,6 +34,8 @@ PURE = {
   "augment": {"jax", "chex", "numpy"},
   "glasses": {"jax", "chex", "numpy"},
   "warping": {"jax", "chex", "numpy"},
+  "alignment": {"jax", "chex", "numpy"},
+  "quality": {"jax", "chex", "numpy"},
   "metrics": {"jax", "chex", "numpy"},
   "gallery.search": {"jax", "chex", "numpy"},
   "sampling": {"jax", "chex", "numpy", "flax"},
@@ -104,6 +106,7 @@ def test_pure_rooms_import_jax_and_each_other_only(module, path):
   "module",
   [
     "facesiam_jax",
+    "facesiam_jax.alignment",
     "facesiam_jax.losses",
     "facesiam_jax.metrics",
     "facesiam_jax.encoders",
