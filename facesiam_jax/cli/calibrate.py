@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from facesiam_jax.cli import common
+from facesiam_jax.cli import common, photos
 
 HELP = "Measure a bundle's error rates on people of your own."
 USAGE = "facesiam calibrate --bundle=DIR [flags] PEOPLE/"
@@ -11,7 +11,7 @@ USAGE = "facesiam calibrate --bundle=DIR [flags] PEOPLE/"
 def define_flags(flag_values: flags.FlagValues) -> None:
   """Defines the verb's flags."""
   common.define_bundle(flag_values)
-  common.define_cropped(flag_values)
+  photos.define_flags(flag_values)
   flags.DEFINE_string(
     "out",
     None,
@@ -38,24 +38,31 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
     )
   from facesiam_jax.faces import photo
 
-  photos = photo.list_people(args[0])
+  listed = photo.list_people(args[0])
   import numpy as np
 
   from facesiam_jax import bundle as bundle_lib
   from facesiam_jax.training import recalibrate
 
   bundle = bundle_lib.load(flag_values.bundle)
-  flat = [path for paths in photos.values() for path in paths]
-  people = np.repeat(np.arange(len(photos)), [*map(len, photos.values())])
+  flat = [path for paths in listed.values() for path in paths]
+  people = np.repeat(np.arange(len(listed)), [*map(len, listed.values())])
   recalibrate.check_people(people)
-  faces = common.load_faces(flat, bundle, cropped=flag_values.cropped)
-  scores = recalibrate.score(bundle, bundle.embed(faces), people)
+  faces = photos.load(flat, bundle, flag_values, strict=False)
+  people = people[faces.rows]
+  recalibrate.check_people(people)
+  scores = recalibrate.score(bundle, bundle.embed(faces.images), people)
   spec, variables = recalibrate.recalibrate(
     bundle, scores, flag_values.target_fmr
   )
+  spec["calibration"]["num_photos"] = len(flat)
+  spec["calibration"]["failures_to_acquire"] = len(faces.failures)
+  if flag_values.detector and not flag_values.cropped:
+    spec["detector"] = flag_values.detector
   out = flag_values.out or flag_values.bundle
   bundle_lib.save(out, spec, variables)
-  _print(spec, len(flat))
+  photos.print_failures(faces.failures, len(flat), "used")
+  _print(spec, len(faces.rows))
   print(f"bundle  {out}")
   return 0
 

@@ -1,4 +1,4 @@
-"""What the verbs share: their common flags, photos in, tables and files out."""
+"""What the verbs share: their common flags, tables and files out."""
 
 import logging
 import os
@@ -11,8 +11,6 @@ from absl import flags
 from facesiam_jax import errors, files
 
 if TYPE_CHECKING:
-  import numpy as np
-
   from facesiam_jax.bundle import Bundle
 
 
@@ -76,59 +74,11 @@ def define_gallery(flag_values: flags.FlagValues) -> None:
   )
 
 
-def define_cropped(flag_values: flags.FlagValues) -> None:
-  """Defines the flag --cropped."""
-  flags.DEFINE_bool(
-    "cropped",
-    False,
-    "The photos are square pictures of a face already; do not look for it.",
-    flag_values=flag_values,
-  )
-
-
 def define_json(flag_values: flags.FlagValues) -> None:
   """Defines the flag --json."""
   flags.DEFINE_bool(
     "json", False, "Print JSON, not a table.", flag_values=flag_values
   )
-
-
-def load_faces(
-  paths: Sequence[str | os.PathLike[str]], bundle: "Bundle", *, cropped: bool
-) -> "np.ndarray":
-  """Reads the face of each photo in the framing of the bundle.
-
-  Args:
-    paths: image files.
-    bundle: what is to embed the faces.
-    cropped: whether the files are faces already.
-
-  Returns:
-    uint8 [N, H, W, C], as the bundle wants them: grey or RGB.
-
-  Raises:
-    UserError: for the first bad photo, or if the faces are to be found and the
-      bundle's alignment is another than ours.
-  """
-  import numpy as np
-  import tqdm
-
-  from facesiam_jax import bundle as bundle_lib
-  from facesiam_jax.faces import photo
-
-  if not cropped and bundle.alignment != bundle_lib.OWN_ALIGNMENT:
-    raise errors.UserError(
-      f"--bundle takes faces framed as {bundle.alignment!r}, and photos are not"
-      " cut out that way here yet; give square pictures framed so already, with"
-      " --cropped."
-    )
-  size, channels = bundle.input_size[0], bundle.channels
-  faces = [np.zeros((0, size, size, channels), np.uint8)]
-  # disable=None: no bar unless stderr is a terminal.
-  for path in tqdm.tqdm(paths, unit="photo", leave=False, disable=None):
-    face = photo.load_face(path, size=size, cropped=cropped, channels=channels)
-    faces.append(face[None])
-  return np.concatenate(faces)
 
 
 def uncalibrated_note(bundle: "Bundle") -> str:

@@ -5,7 +5,7 @@ import pathlib
 from absl import flags
 
 from facesiam_jax import errors
-from facesiam_jax.cli import common
+from facesiam_jax.cli import common, photos
 
 HELP = "Write the embeddings of photos to a file."
 USAGE = "facesiam embed --bundle=DIR --out=FILE.npz [flags] PHOTOS/ | PHOTO..."
@@ -14,12 +14,13 @@ USAGE = "facesiam embed --bundle=DIR --out=FILE.npz [flags] PHOTOS/ | PHOTO..."
 def define_flags(flag_values: flags.FlagValues) -> None:
   """Defines the verb's flags."""
   common.define_bundle(flag_values)
-  common.define_cropped(flag_values)
+  photos.define_flags(flag_values)
   flags.DEFINE_string(
     "out",
     None,
-    "The file to write: arrays embeddings float32 [N, D], paths [N] and the "
-    "bundle's fingerprint, for numpy.load. Required.",
+    "The file to write: arrays embeddings float32 [N, D], paths [N], the "
+    "bundle's fingerprint, and failed_paths and failed_reasons of photos in a "
+    "folder without a usable face, for numpy.load. Required.",
     required=True,
     flag_values=flag_values,
   )
@@ -52,19 +53,26 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
   from facesiam_jax import bundle as bundle_lib
 
   bundle = bundle_lib.load(flag_values.bundle)
+  named = [pathlib.Path(arg) for arg in args]
   paths: list[pathlib.Path] = []
-  for path in map(pathlib.Path, args):
+  for path in named:
     paths += _photos_below(path) if path.is_dir() else [path]
-  faces = common.load_faces(paths, bundle, cropped=flag_values.cropped)
-  embeddings = bundle.embed(faces)
+  # A photo that was named must be embedded; in a folder there may be others.
+  strict = not any(path.is_dir() for path in named)
+  faces = photos.load(paths, bundle, flag_values, strict=strict)
+  embeddings = bundle.embed(faces.images)
+  reasons = [failure.reason for failure in faces.failures.values()]
   common.write_file(
     flag_values.out,
     lambda file: np.savez(
       file,
       embeddings=embeddings,
-      paths=np.array([str(path) for path in paths], np.str_),
+      paths=np.array([str(paths[row]) for row in faces.rows], np.str_),
       fingerprint=np.array(bundle.fingerprint),
+      failed_paths=np.array(list(map(str, faces.failures)), np.str_),
+      failed_reasons=np.array(reasons, np.str_),
     ),
   )
-  print(f"Wrote {len(paths)} embeddings to {flag_values.out}.")
-  return 0
+  photos.print_failures(faces.failures, len(paths), "embedded")
+  print(f"Wrote {len(faces.rows)} embeddings to {flag_values.out}.")
+  return 1 if faces.failures else 0

@@ -5,7 +5,7 @@ import pathlib
 
 from absl import flags
 
-from facesiam_jax.cli import common
+from facesiam_jax.cli import common, photos
 
 HELP = "Add people to a gallery from a few photos each."
 USAGE = """facesiam enroll --bundle=DIR --gallery=FILE [flags] PEOPLE/
@@ -16,7 +16,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
   """Defines the verb's flags."""
   common.define_bundle(flag_values)
   common.define_gallery(flag_values)
-  common.define_cropped(flag_values)
+  photos.define_flags(flag_values)
   flags.DEFINE_string(
     "name",
     None,
@@ -44,33 +44,43 @@ def _photos_by_name(
 
 
 def run(flag_values: flags.FlagValues, args: list[str]) -> int:
-  """Enrols everybody named, or nobody."""
-  photos = _photos_by_name(flag_values.name, args)
+  """Enrols everybody of whom a photo has a usable face; tells of the others."""
+  listed = _photos_by_name(flag_values.name, args)
   from facesiam_jax import bundle as bundle_lib
   from facesiam_jax.gallery import gallery as gallery_lib
   from facesiam_jax.gallery import records
 
-  for name in photos:
+  for name in listed:
     records.clean_name(name)
   bundle = bundle_lib.load(flag_values.bundle)
   path = flag_values.gallery
   if os.path.exists(path):
     # Refused before the photos are read; made only after they are.
     gallery_lib.Gallery.open(path, bundle).close()
-  flat = [path for paths in photos.values() for path in paths]
-  faces = common.load_faces(flat, bundle, cropped=flag_values.cropped)
-  people, start = {}, 0
-  for name, paths in photos.items():
-    people[name] = faces[start : start + len(paths)]
-    start += len(paths)
-  labels = {name: list(map(str, paths)) for name, paths in photos.items()}
+  flat = [(name, path) for name, paths in listed.items() for path in paths]
+  paths = [path for _, path in flat]
+  # A photo that was named must be enrolled; in a folder there may be others.
+  strict = flag_values.name is not None
+  faces = photos.load(paths, bundle, flag_values, strict=strict)
+  rows: dict[str, list[int]] = {}
+  for place, row in enumerate(faces.rows):
+    rows.setdefault(flat[row][0], []).append(place)
+  people = {name: faces.images[places] for name, places in rows.items()}
+  labels = {
+    name: [str(paths[faces.rows[place]]) for place in places]
+    for name, places in rows.items()
+  }
   with gallery_lib.Gallery.open(path, bundle, create=True) as gallery:
     added = gallery.enroll_people(people, labels=labels)
     enrolled = gallery.people()
   for label in added.duplicates:
     print(f"{label}: enrolled already, left out")
+  photos.print_failures(faces.failures, len(flat), "enrolled")
+  for name in listed:
+    if name not in people:
+      print(f"{name}: no photo with a usable face, nobody enrolled")
   print(
-    f"Enrolled {added.templates} photos of {len(photos)} people; {path} now "
+    f"Enrolled {added.templates} photos of {len(people)} people; {path} now "
     f"holds {sum(enrolled.values())} photos of {len(enrolled)} people."
   )
-  return 0
+  return 1 if faces.failures else 0

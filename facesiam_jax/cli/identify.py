@@ -2,17 +2,18 @@
 
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import flags
 
 from facesiam_jax import errors
-from facesiam_jax.cli import common
+from facesiam_jax.cli import common, photos
 
 if TYPE_CHECKING:
   import numpy as np
 
   from facesiam_jax.bundle import Bundle
+  from facesiam_jax.faces.photo import Cut
   from facesiam_jax.gallery.gallery import Identification, Match
 
 HELP = "Say who of a gallery a photo shows."
@@ -23,22 +24,62 @@ def define_flags(flag_values: flags.FlagValues) -> None:
   """Defines the verb's flags."""
   common.define_bundle(flag_values)
   common.define_gallery(flag_values)
-  common.define_cropped(flag_values)
+  photos.define_flags(flag_values, largest=False)
   common.define_json(flag_values)
   flags.DEFINE_integer(
     "k",
     5,
-    "How many of the most alike people to print for each photo.",
+    "How many of the most alike people to print for each face.",
     lower_bound=1,
     flag_values=flag_values,
   )
   flags.DEFINE_string(
     "picture",
     None,
-    "Also write a PNG that shows the face, its scores against the people "
-    "enrolled and the decision; for one photo.",
+    "Also write a PNG, for one photo: of several faces, each with a box and "
+    "who it is; of one, its scores against the people enrolled and the "
+    "decision.",
     flag_values=flag_values,
   )
+
+
+class _Answer(NamedTuple):
+  """Who a face of a photo is; `number` counts from 1, the largest face.
+
+  A photo without a face has one answer, with number 0 and nothing else.
+  """
+
+  photo: str
+  number: int = 0
+  cut: "Cut | None" = None
+  found: "Identification | None" = None
+
+  @property
+  def box(self) -> "list[float] | None":
+    """Left, top, width and height in pixels, where a face was looked for."""
+    if self.cut is None or self.cut.face is None:
+      return None
+    return [round(float(side), 1) for side in self.cut.face.box]
+
+
+def _write_photo(
+  path: str, pixels: "np.ndarray", answers: list[_Answer]
+) -> None:
+  """Draws all faces of one photo and who they are."""
+  from facesiam_jax.evaluation import figures, photo_figures
+
+  names = [answer.found and answer.found.name for answer in answers]
+  figure = photo_figures.photo_figure(
+    pixels,
+    [answer.box or [0, 0, 0, 0] for answer in answers],
+    [
+      f"{a.number} {n or 'unknown'}"
+      for a, n in zip(answers, names, strict=True)
+    ],
+    [name is not None for name in names],
+  )
+  png = figures.png_bytes(figure)
+  common.write_file(path, lambda file: file.write(png))
 
 
 def _write_picture(
@@ -80,34 +121,44 @@ def _match(bundle: "Bundle", match: "Match") -> dict[str, Any]:
   return {"name": match.name, **numbers, "accepted": match.accepted}
 
 
-def _json(
-  bundle: "Bundle", photo: str, found: "Identification"
-) -> dict[str, object]:
+def _json(bundle: "Bundle", answer: _Answer) -> dict[str, object]:
   note = {"note": common.uncalibrated_note(bundle)}
+  found = answer.found
   return {
-    "photo": photo,
-    "name": found.name,
-    "matches": [_match(bundle, match) for match in found.matches],
+    "photo": answer.photo,
+    "face": answer.number or None,
+    "box": answer.box,
+    "name": found and found.name,
+    "matches": [_match(bundle, match) for match in found.matches]
+    if found
+    else [],
     "calibrated": bundle.calibrated,
     **({} if bundle.calibrated else note),
   }
 
 
-def _rows(
-  bundle: "Bundle", photo: str, found: "Identification"
-) -> list[list[str]]:
-  decision = found.name or "(unknown)"
+def _rows(bundle: "Bundle", answer: _Answer) -> list[list[str]]:
   names = _numbers(bundle)
+  if answer.found is None:
+    return [
+      [answer.photo, "-", "-", "(no face)", "-", *["-"] * len(names), "-"]
+    ]
+  number = str(answer.number)
+  box = "-"
+  if answer.box is not None:
+    left, top, width, height = (round(side) for side in answer.box)
+    box = f"{width}x{height}{left:+d}{top:+d}"
+  head = [answer.photo, number, box, answer.found.name or "(unknown)"]
   rows = [
     [
       match["name"],
       *(f"{match[name]:.4f}" for name in names),
       "yes" if match["accepted"] else "no",
     ]
-    for match in (_match(bundle, match) for match in found.matches)
+    for match in (_match(bundle, match) for match in answer.found.matches)
   ] or [["-"] * (len(names) + 2)]
   return [
-    [photo if i == 0 else "", decision if i == 0 else "", *row]
+    [*(head if i == 0 else [""] * len(head)), *row]
     for i, row in enumerate(rows)
   ]
 
@@ -116,10 +167,14 @@ def _numbers(bundle: "Bundle") -> list[str]:
   return ["probability", "logit"] if bundle.calibrated else ["distance"]
 
 
-def _print(bundle: "Bundle", pairs: "list[tuple[str, Identification]]") -> None:
-  header = ["photo", "decision", "person", *_numbers(bundle), "accepted"]
-  rows = [row for pair in pairs for row in _rows(bundle, *pair)]
-  print(common.table(header, rows))
+def _print(bundle: "Bundle", answers: list[_Answer]) -> None:
+  header = ["photo", "face", "box", "decision", "person", *_numbers(bundle)]
+  rows = [row for answer in answers for row in _rows(bundle, answer)]
+  print(common.table([*header, "accepted"], rows))
+  faceless = sum(answer.found is None for answer in answers)
+  if faceless:
+    of = len({answer.photo for answer in answers})
+    print(f"no face was found in {faceless} of {of} photos")
   if bundle.calibrated:
     print(f"accepted from logit {bundle.threshold:.4f} on")
     return
@@ -128,27 +183,74 @@ def _print(bundle: "Bundle", pairs: "list[tuple[str, Identification]]") -> None:
   print(common.uncalibrated_note(bundle))
 
 
+def _read(
+  flag_values: flags.FlagValues, bundle: "Bundle", paths: list[str]
+) -> "tuple[np.ndarray, list[_Answer]]":
+  """Returns the last photo's pixels, and the faces, nobody named yet."""
+  import numpy as np
+  import tqdm
+
+  reader = photos.reader(flag_values, bundle)
+  pixels, answers = np.zeros((0, 0), np.uint8), []
+  # disable=None: no bar unless stderr is a terminal.
+  for path in tqdm.tqdm(paths, unit="photo", leave=False, disable=None):
+    pixels, cuts = reader.read(path)
+    answers += [_Answer(path, i + 1, cut) for i, cut in enumerate(cuts)]
+    if not cuts:
+      answers.append(_Answer(path))
+  if all(answer.cut is None for answer in answers):
+    raise errors.UserError(
+      f"No face was found in {', '.join(paths)}: give another photo, upright "
+      "and from the front, or an already cropped face with --cropped."
+    )
+  return pixels, answers
+
+
+def _identify(
+  flag_values: flags.FlagValues, bundle: "Bundle", paths: list[str]
+) -> "tuple[np.ndarray, list[_Answer]]":
+  """Returns the last photo's pixels, and who each face of all photos is."""
+  import numpy as np
+
+  from facesiam_jax.gallery import gallery as gallery_lib
+
+  with gallery_lib.Gallery.open(flag_values.gallery, bundle) as gallery:
+    pixels, answers = _read(flag_values, bundle, paths)
+    everybody = max(1, len(gallery.people()))
+    k = everybody if flag_values.picture else flag_values.k
+    faces = np.stack([a.cut.pixels for a in answers if a.cut is not None])
+    found = iter(gallery.identify(faces, k=k))
+  return pixels, [
+    a if a.cut is None else a._replace(found=next(found)) for a in answers
+  ]
+
+
+def _shortened(answer: _Answer, k: int) -> _Answer:
+  if answer.found is None:
+    return answer
+  found = answer.found._replace(matches=answer.found.matches[:k])
+  return answer._replace(found=found)
+
+
 def run(flag_values: flags.FlagValues, args: list[str]) -> int:
-  """Identifies each photo and prints the best matches."""
+  """Identifies each face of each photo and prints the best matches."""
   if not args:
     raise common.UsageError("give at least one photo.")
   if flag_values.picture and len(args) != 1:
     raise common.UsageError("--picture is for one photo; give one.")
   from facesiam_jax import bundle as bundle_lib
-  from facesiam_jax.gallery import gallery as gallery_lib
 
   bundle = bundle_lib.load(flag_values.bundle)
-  with gallery_lib.Gallery.open(flag_values.gallery, bundle) as gallery:
-    faces = common.load_faces(args, bundle, cropped=flag_values.cropped)
-    everybody = max(1, len(gallery.people()))
-    k = everybody if flag_values.picture else flag_values.k
-    found = gallery.identify(faces, k=k)
-  if flag_values.picture:
-    _write_picture(flag_values.picture, faces[0], found[0], bundle)
-  found = [one._replace(matches=one.matches[: flag_values.k]) for one in found]
-  pairs = list(zip(args, found, strict=True))
+  pixels, answers = _identify(flag_values, bundle, args)
+  if flag_values.picture and len(answers) > 1:
+    _write_photo(flag_values.picture, pixels, answers)
+  elif flag_values.picture:
+    (one,) = answers
+    assert one.cut is not None and one.found is not None
+    _write_picture(flag_values.picture, one.cut.pixels, one.found, bundle)
+  answers = [_shortened(answer, flag_values.k) for answer in answers]
   if flag_values.json:
-    print(json.dumps([_json(bundle, photo, one) for photo, one in pairs]))
+    print(json.dumps([_json(bundle, answer) for answer in answers]))
   else:
-    _print(bundle, pairs)
-  return 0
+    _print(bundle, answers)
+  return 1 if any(answer.found is None for answer in answers) else 0

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from facesiam_jax.cli import common
+from facesiam_jax.cli import common, photos
 
 if TYPE_CHECKING:
   from facesiam_jax.bundle import Bundle
@@ -18,7 +18,7 @@ USAGE = "facesiam verify --bundle=DIR [flags] PHOTO PHOTO"
 def define_flags(flag_values: flags.FlagValues) -> None:
   """Defines the verb's flags."""
   common.define_bundle(flag_values)
-  common.define_cropped(flag_values)
+  photos.define_flags(flag_values)
   common.define_json(flag_values)
 
 
@@ -29,8 +29,8 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
   from facesiam_jax import bundle as bundle_lib
 
   bundle = bundle_lib.load(flag_values.bundle)
-  faces = common.load_faces(args, bundle, cropped=flag_values.cropped)
-  embeddings = bundle.embed(faces)
+  faces = photos.load(args, bundle, flag_values, strict=True)
+  embeddings = bundle.embed(faces.images)
   logit = float(bundle.logits(embeddings[:1], embeddings[1:])[0])
   known = bundle.threshold != math.inf
   verdict = {

@@ -1,6 +1,7 @@
-"""Faces in photos: reading files, finding faces and eyes, framing them.
+"""Faces in photos: reading files, finding faces, cutting them out.
 
-Import the module that is needed: `photo` (files to framed faces), `detect`
-(faces and eyes in pixels) or `framing` (pixels and eyes to framed faces). None
-of them loads JAX.
+Import the module that is needed: `photo` (files to aligned faces), `detectors`
+(faces in pixels, by any of the detectors), `cutting` (pixels and a face to an
+aligned face) or `framing` (the Olivetti framing, by two eyes). Importing them
+loads neither JAX nor dlib.
 """

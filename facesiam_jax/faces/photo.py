@@ -1,12 +1,14 @@
-"""Reads photos from files and cuts the one face out of each.
+"""Reads photos from files and cuts the faces out of them.
 
 Everything that can be wrong with a user's file is told here as a `UserError` of
 one sentence that names the file and the mend.
 """
 
+import dataclasses
 import os
 import pathlib
 import warnings
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,7 +16,8 @@ import PIL.Image
 import PIL.ImageOps
 
 from facesiam_jax import errors
-from facesiam_jax.faces import detect, framing
+from facesiam_jax.faces import cutting, detectors
+from facesiam_jax.faces.pixels import to_gray, to_rgb
 
 SUFFIXES = (
   ".bmp",
@@ -35,6 +38,9 @@ _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 # A cropped face may be this much longer than wide, or the reverse.
 _MAX_ASPECT = 1.1
+
+# A face less wide than this part of the widest is a bystander's.
+_BYSTANDER = 0.5
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
@@ -92,59 +98,163 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     ) from error
 
 
+class NoUsableFace(errors.UserError):
+  """A photo that is sound, but whose one face cannot be told.
+
+  Attributes:
+    reason: "no face", "several faces" or "poor face".
+  """
+
+  def __init__(self, reason: str, sentence: str):
+    """Makes the error; the sentence is what the user reads."""
+    super().__init__(sentence)
+    self.reason = reason
+
+
+class Cut(NamedTuple):
+  """A face as a network takes it.
+
+  Attributes:
+    pixels: uint8 [size, size, channels]; colour is RGB.
+    face: where in the photo it was found; None where the photo was a cropped
+      face already.
+  """
+
+  pixels: np.ndarray
+  face: detectors.Face | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+  """Finds the faces of photos and cuts them out, all in one way.
+
+  Attributes:
+    size: side of the faces in pixels.
+    channels: 1 makes them grey (0.299 R + 0.587 G + 0.114 B), 3 leaves them in
+      colour; a grey photo then has three equal channels.
+    alignment: "olivetti" or a template of `facesiam_jax.alignment`.
+    detector: from `detectors.create`; None takes each photo for a face that is
+      cropped and aligned already, and only scales it.
+
+  Raises:
+    UserError: if faces are to be found and the alignment is unknown.
+    ValueError: if channels is neither 1 nor 3.
+  """
+
+  size: int
+  channels: int
+  alignment: str
+  detector: detectors.Detector | None
+
+  def __post_init__(self) -> None:
+    if self.channels not in (1, 3):
+      raise ValueError(f"channels must be 1 or 3, got {self.channels}.")
+    if self.detector is not None:
+      cutting.check_alignment(self.alignment)
+
+  def read(self, path: str | os.PathLike[str]) -> tuple[np.ndarray, list[Cut]]:
+    """Reads all faces of a photo.
+
+    Args:
+      path: the photo.
+
+    Returns:
+      Its pixels, uint8 [H, W] or [H, W, 3] (RGB), and its faces, the largest
+      first; none where none is seen.
+
+    Raises:
+      UserError: as `read_image` does, or if a cropped face is not about square.
+    """
+    pixels = read_image(path)
+    if self.detector is None:
+      wanted = self._in_channels(pixels)
+      return pixels, [Cut(_resize(path, wanted, self.size), None)]
+    return pixels, [self._cut(pixels, f) for f in self.detector(pixels)]
+
+  def read_one(
+    self, path: str | os.PathLike[str], *, largest: bool = False
+  ) -> Cut:
+    """Reads the one face of a photo.
+
+    Faces less than half as wide as the widest are taken for bystanders.
+
+    Args:
+      path: the photo.
+      largest: take the largest face where there are several.
+
+    Returns:
+      The face.
+
+    Raises:
+      NoUsableFace: if no face is found, or several and not `largest`.
+      UserError: as `read`.
+    """
+    if self.detector is None:
+      return self.read(path)[1][0]
+    pixels = read_image(path)
+    faces = self.detector(pixels)
+    if not faces:
+      raise NoUsableFace(
+        "no face",
+        f"No face was found in {path}: give another photo, upright and from the"
+        " front, or an already cropped face with --cropped.",
+      )
+    widest = max(face.box[2] for face in faces)
+    near = [f for f in faces if f.box[2] >= _BYSTANDER * widest]
+    if len(near) > 1 and not largest:
+      raise NoUsableFace(
+        "several faces",
+        f"{len(near)} faces of like size were found in {path}: give a photo of"
+        " one person, cut out the one that is meant, or take the largest with"
+        " --largest.",
+      )
+    return self._cut(pixels, faces[0])
+
+  def _in_channels(self, pixels: np.ndarray) -> np.ndarray:
+    gray = self.channels == 1
+    return to_gray(pixels)[..., None] if gray else to_rgb(pixels)
+
+  def _cut(self, pixels: np.ndarray, face: detectors.Face) -> Cut:
+    wanted = self._in_channels(pixels)
+    return Cut(
+      cutting.cut(wanted, face, alignment=self.alignment, size=self.size), face
+    )
+
+
 def load_face(
   path: str | os.PathLike[str],
   *,
   size: int = 64,
   cropped: bool = False,
   channels: int = 1,
+  alignment: str = "olivetti",
+  detector: str | None = None,
+  largest: bool = False,
 ) -> np.ndarray:
-  """Returns the one face of a photo in the framing of the training faces.
-
-  Its face and eyes are found in the grey photo (0.299 R + 0.587 G + 0.114 B)
-  and it is cut out as `framing.align` says. Faces less than half as wide as the
-  widest are taken for bystanders.
+  """Returns the one face of a photo, aligned as the training faces are.
 
   Args:
     path: the photo.
     size: side of the result in pixels.
     cropped: the file is such a face already: it is only scaled.
-    channels: 1 makes the face grey, 3 leaves it in colour; a grey photo then
-      has three equal channels.
+    channels: 1 for a grey face, 3 for one in colour.
+    alignment: as a bundle's: "olivetti", "dlib_150" or "arcface_112".
+    detector: one of `detectors.NAMES`; None takes the alignment's default.
+    largest: take the largest face where there are several.
 
   Returns:
     uint8 [size, size, channels]; colour is RGB.
 
   Raises:
-    UserError: as `read_image` does, if no face or several are found, or if a
-      cropped face is not about square.
+    UserError: as `Reader.read_one` does.
     ValueError: if channels is neither 1 nor 3.
   """
-  if channels not in (1, 3):
-    raise ValueError(f"channels must be 1 or 3, got {channels}.")
-  pixels = read_image(path)
-  wanted = to_gray(pixels)[..., None] if channels == 1 else to_rgb(pixels)
-  if cropped:
-    return _resize(path, wanted, size)
-  eyes = _find_eyes(path, to_gray(pixels))
-  planes = np.moveaxis(wanted, -1, 0)
-  return np.stack([framing.align(p, eyes, size=size) for p in planes], axis=-1)
-
-
-def _find_eyes(path: str | os.PathLike[str], gray: np.ndarray) -> np.ndarray:
-  """Returns the eyes of the one face of a grey photo, float [2, 2]."""
-  faces = detect.find_faces(gray)
-  if not faces:
-    raise errors.UserError(
-      f"No face was found in {path}: give another photo, upright and from the"
-      " front, or an already cropped face with --cropped."
-    )
-  if len(faces) > 1:
-    raise errors.UserError(
-      f"{len(faces)} faces of like size were found in {path}: give a photo of"
-      " one person, or cut out the one that is meant."
-    )
-  return detect.find_eyes(gray, faces[0])
+  find = None
+  if not cropped:
+    cutting.check_alignment(alignment)
+    find = detectors.create(detector or detectors.DEFAULTS[alignment])
+  reader = Reader(size, channels, alignment, find)
+  return reader.read_one(path, largest=largest).pixels
 
 
 def list_people(
@@ -188,34 +298,6 @@ def list_people(
         f" ({', '.join(SUFFIXES)}), or remove it."
       )
   return people
-
-
-def to_gray(pixels: np.ndarray) -> np.ndarray:
-  """Makes RGB pixels grey by 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601).
-
-  Args:
-    pixels: uint8 [H, W] or [H, W, 3].
-
-  Returns:
-    uint8 [H, W]; grey pixels as they are.
-  """
-  if pixels.ndim == 2:
-    return pixels
-  return np.asarray(PIL.Image.fromarray(pixels).convert("L"))
-
-
-def to_rgb(pixels: np.ndarray) -> np.ndarray:
-  """Gives grey pixels three equal channels.
-
-  Args:
-    pixels: uint8 [H, W] or [H, W, 3].
-
-  Returns:
-    uint8 [H, W, 3]; RGB pixels as they are.
-  """
-  if pixels.ndim == 3:
-    return pixels
-  return np.repeat(pixels[..., None], 3, axis=2)
 
 
 def _check_file(path: pathlib.Path) -> None:

@@ -35,7 +35,7 @@ SOURCE = Source(
     "mean": [mean / 255 for mean in _MEANS.values()],
     "std": 256 / 255,
   },
-  alignment="dlib150",
+  alignment="dlib_150",
   metric="euclidean",
   threshold=0.6,
   reference=(

@@ -13,7 +13,7 @@ from absl import flags
 
 import facesiam_jax
 from facesiam_jax import errors
-from facesiam_jax.cli import common, main
+from facesiam_jax.cli import common, main, photos
 
 _OWN = ["verify", "enroll", "identify", "gallery", "embed", "import", "export"]
 
@@ -228,7 +228,7 @@ def test_verb_sees_flags_words_and_command_line(monkeypatch):
 
   def define_flags(flag_values):
     common.define_bundle(flag_values)
-    common.define_cropped(flag_values)
+    photos.define_flags(flag_values)
 
   def run(flag_values, args):
     seen.update(

@@ -86,15 +86,19 @@ def test_identify(files, gallery, capsys):
     probe = pixel_bundle.photo(person, 1)
     (found,) = json.loads(_out(capsys, *argv, probe, "--json"))
     assert found["photo"] == str(probe) and found["name"] == name
+    assert found["face"] == 1 and len(found["box"]) == 4
     assert found["matches"][0]["name"] == name
     assert found["matches"][0]["accepted"] is True
     assert {m["name"] for m in found["matches"]} == set(_PEOPLE)
   stranger = pixel_bundle.photo(40, 1)
   out = _out(capsys, *argv, "--k=2", files.ada, stranger)
   lines = out.splitlines()
-  assert lines[0].split()[:3] == ["photo", "decision", "person"]
-  assert lines[1].split()[1:3] == ["Ada", "Ada"] and lines[1].endswith("yes")
-  assert lines[3].split()[:2] == [str(stranger), "(unknown)"]
+  assert lines[0].split()[:5] == [
+    *("photo", "face", "box", "decision", "person"),
+  ]
+  assert lines[1].split()[3:5] == ["Ada", "Ada"] and lines[1].endswith("yes")
+  assert lines[3].split()[:2] == [str(stranger), "1"]
+  assert lines[3].split()[3] == "(unknown)"
   assert len(lines) == 6 and lines[4].endswith("no")
   assert lines[5] == "accepted from logit 0.0000 on"
 

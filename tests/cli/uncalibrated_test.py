@@ -77,8 +77,11 @@ def test_verify_without_a_published_threshold(files, capsys):
 def test_identify_prints_distances_and_no_probability(files, capsys):
   argv = ["identify", files.cosine, files.gallery, "--cropped", files.pink]
   lines = _out(capsys, *argv).splitlines()
-  assert lines[0].split()[2:] == ["person", "distance", "accepted"]
-  assert lines[1].split()[1:3] == ["red", "red"] and lines[1].endswith("yes")
+  assert lines[0].split()[3:] == [
+    *("decision", "person", "distance", "accepted"),
+  ]
+  assert lines[1].split()[1:5] == ["1", "-", "red", "red"]
+  assert lines[1].endswith("yes")
   assert lines[2].split()[0] == "green" and lines[2].endswith("no")
   assert lines[3:] == ["accepted up to distance 0.2000", _NOTE]
   (found,) = json.loads(_out(capsys, *argv, "--json"))
@@ -94,7 +97,7 @@ def test_identify_picture(files, tmp_path, capsys):
   # The gallery is open to what differs by the threshold alone.
   argv[1] = files.none
   lines = _out(capsys, *argv).splitlines()
-  assert lines[1].split()[1] == "(unknown)" and lines[1].endswith("no")
+  assert lines[1].split()[3] == "(unknown)" and lines[1].endswith("no")
   assert "no threshold is known" in lines[-1] and len(lines) == 4
   argv = [str(word) for word in argv]
   assert main.main([*argv, f"--picture={tmp_path / 'b.png'}"]) == 1

@@ -1,0 +1,163 @@
+"""Photos in, for the verbs that take them: their flags, and reading faces."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from absl import flags
+
+from facesiam_jax import errors
+
+if TYPE_CHECKING:
+  import numpy as np
+
+  from facesiam_jax.bundle import Bundle
+  from facesiam_jax.faces import photo
+
+Path = str | os.PathLike[str]
+
+
+def define_flags(
+  flag_values: flags.FlagValues, *, largest: bool = True
+) -> None:
+  """Defines --cropped, --detector, --detector_model and maybe --largest."""
+  flags.DEFINE_bool(
+    "cropped",
+    False,
+    "The photos are square pictures of a face already, aligned as the bundle "
+    "wants them; do not look for it.",
+    flag_values=flag_values,
+  )
+  flags.DEFINE_enum(
+    "detector",
+    None,
+    ["haar", "dlib", "dlib68", "yunet"],
+    "What finds the faces: haar, dlib, dlib68 or yunet. Without it the one "
+    "that the bundle names.",
+    flag_values=flag_values,
+  )
+  flags.DEFINE_string(
+    "detector_model",
+    None,
+    "The detector's model file; for yunet, which needs one.",
+    flag_values=flag_values,
+  )
+  if largest:
+    flags.DEFINE_bool(
+      "largest",
+      False,
+      "Where a photo shows several faces, take the largest.",
+      flag_values=flag_values,
+    )
+
+
+class Faces(NamedTuple):
+  """The faces of photos that are to show one each.
+
+  Attributes:
+    images: uint8 [N, H, W, C], as the bundle wants them.
+    cuts: the same with their places, length N.
+    rows: the place of each in the photos that were named, length N.
+    failures: photo to what kept its face from being used.
+  """
+
+  images: "np.ndarray"
+  cuts: "list[photo.Cut]"
+  rows: list[int]
+  failures: "dict[Path, photo.NoUsableFace]"
+
+
+def reader(flag_values: flags.FlagValues, bundle: "Bundle") -> "photo.Reader":
+  """Returns what reads photos as a bundle and the flags want it.
+
+  Args:
+    flag_values: with the flags of `define_flags`.
+    bundle: what is to embed the faces.
+
+  Raises:
+    UserError: if no face can be cut out as the bundle wants it, or the
+      detector cannot be had.
+  """
+  from facesiam_jax.faces import cutting, detectors, photo
+
+  find = None
+  if not flag_values.cropped:
+    cutting.check_alignment(bundle.alignment)
+    name = flag_values.detector or bundle.detector or "haar"
+    find = detectors.create(name, model=flag_values.detector_model)
+  size = bundle.input_size[0]
+  return photo.Reader(size, bundle.channels, bundle.alignment, find)
+
+
+def load(
+  paths: Sequence[Path],
+  bundle: "Bundle",
+  flag_values: flags.FlagValues,
+  *,
+  strict: bool,
+) -> Faces:
+  """Reads the one face of each photo.
+
+  Args:
+    paths: image files.
+    bundle: what is to embed the faces.
+    flag_values: with the flags of `define_flags`.
+    strict: stop at the first photo without a usable face; else go on and tell.
+
+  Returns:
+    The faces; at least one, unless `paths` is empty.
+
+  Raises:
+    UserError: for the first file that is no sound image, the first without a
+      usable face if `strict`, or if no photo has one.
+  """
+  import numpy as np
+  import tqdm
+
+  from facesiam_jax.faces import photo
+
+  read = reader(flag_values, bundle)
+  cuts: list[photo.Cut] = []
+  rows: list[int] = []
+  failures: dict[Path, photo.NoUsableFace] = {}
+  # disable=None: no bar unless stderr is a terminal.
+  bar = tqdm.tqdm(paths, unit="photo", leave=False, disable=None)
+  for row, path in enumerate(bar):
+    try:
+      cuts.append(read.read_one(path, largest=flag_values.largest))
+      rows.append(row)
+    except photo.NoUsableFace as failure:
+      if strict:
+        raise
+      failures[path] = failure
+  if paths and not cuts:
+    raise errors.UserError(
+      f"none of the {len(paths)} photos has a usable face "
+      f"({tally(failures)}); the first: {failures[paths[0]]}"
+    )
+  shape = (0, read.size, read.size, read.channels)
+  images = [np.zeros(shape, np.uint8), *(cut.pixels[None] for cut in cuts)]
+  return Faces(np.concatenate(images), cuts, rows, failures)
+
+
+def tally(failures: "dict[Path, photo.NoUsableFace]") -> str:
+  """Returns how many photos failed for each reason, as text."""
+  counts = Counter(failure.reason for failure in failures.values())
+  return ", ".join(f"{reason}: {n}" for reason, n in sorted(counts.items()))
+
+
+def print_failures(
+  failures: "dict[Path, photo.NoUsableFace]", total: int, what: str
+) -> None:
+  """Prints each photo without a usable face, and how many there are.
+
+  Args:
+    failures: of a `Faces`.
+    total: how many photos were named.
+    what: what did not come of them, such as "enrolled".
+  """
+  for path, failure in failures.items():
+    print(f"{path}: {failure.reason}, not {what}")
+  if failures:
+    print(f"{len(failures)} of {total} photos not {what} ({tally(failures)}).")
