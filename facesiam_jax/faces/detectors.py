@@ -82,7 +82,7 @@ def create(name: str, *, model: str | None = None) -> Detector:
         f"{image.dtype} {image.shape}."
       )
     area = lambda face: face.box[2] * face.box[3]
-    return sorted(find(image), key=lambda f: (-area(f), -f.score, f.box))
+    return sorted(_apart(find(image)), key=lambda f: (-area(f), f.box))
 
   return detector
 
@@ -105,6 +105,23 @@ def find_faces(
     ValueError: for an array that is no photo.
   """
   return create(detector, model=model)(image)
+
+
+def _apart(faces: list[Face]) -> list[Face]:
+  """Leaves out a face that shares a quarter of its box with a surer one."""
+  kept: list[Face] = []
+  for face in sorted(faces, key=lambda f: (-f.score, f.box)):
+    if not any(_overlap(face.box, other.box) for other in kept):
+      kept.append(face)
+  return kept
+
+
+def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+  """Says whether the boxes share a quarter of the smaller one."""
+  across = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+  down = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+  shared = max(across, 0.0) * max(down, 0.0)
+  return shared > 0.25 * min(a[2] * a[3], b[2] * b[3])
 
 
 def _make(name: str, model: str | None) -> Detector:
