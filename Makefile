@@ -21,7 +21,7 @@ test: $(READY)
 # torch and the rest are large: an environment of their own, made once.
 PEERS := .venv-peers
 test-peers: $(PEERS)/.ready
-	$(PEERS)/bin/python -m pytest tests/peers tests/pretrained \
+	$(PEERS)/bin/python -m pytest tests/peers tests/pretrained tests/faces \
 	  tests/cli/import_test.py -n $(JOBS) --dist worksteal
 
 lint: $(READY)

@@ -263,3 +263,29 @@ def test_probability_is_the_sigmoid():
     [0, 0.5, 0.75, 1],
     atol=1e-12,
   )
+
+
+def test_names_of_templates_in_earlier_bundles(tmp_path):
+  new = colour_bundle.save(tmp_path / "b", alignment="dlib_150")
+  path = tmp_path / "b" / "bundle.json"
+  spec = json.loads(path.read_text())
+  assert spec["detector"] == "dlib"
+  spec["alignment"] = "dlib150"
+  del spec["detector"]
+  path.write_text(json.dumps(spec))
+  old = bundle_lib.load(tmp_path / "b")
+  # A gallery that the earlier one filled stays valid.
+  assert old.fingerprint == new.fingerprint
+  assert old.alignment == "dlib_150" and old.detector == "dlib"
+  other = colour_bundle.save(tmp_path / "c", alignment="arcface_112")
+  assert other.fingerprint != new.fingerprint and other.detector == "dlib68"
+
+
+def test_the_detector_is_no_part_of_the_fingerprint(bundle):
+  assert bundle.detector == "haar"
+  other = bundle_lib.Bundle(bundle.spec | {"detector": "dlib"}, {})
+  assert other.detector == "dlib" and other.fingerprint == bundle.fingerprint
+
+
+def test_faces_that_nothing_cuts_out_have_no_detector(tmp_path):
+  assert colour_bundle.save(tmp_path / "b").detector is None

@@ -17,7 +17,14 @@ class Colours(nn.Module):
     return images.reshape(shape).mean(axis=(2, 4)).reshape(count, -1)
 
 
-def save(path, *, metric="cosine", threshold=0.2, size=8):
+def save(
+  path,
+  *,
+  metric="cosine",
+  threshold=0.2,
+  size=8,
+  alignment="eyes_of_somebody",
+):
   """Writes the bundle."""
   made_up = source.Source(
     encoder="tests.colour_bundle:Colours",
@@ -25,7 +32,7 @@ def save(path, *, metric="cosine", threshold=0.2, size=8):
     size=size,
     channels=3,
     standardize={"kind": "fixed", "mean": [0.1, 0.2, 0.3], "std": 0.5},
-    alignment="eyes_of_somebody",
+    alignment=alignment,
     metric=metric,
     threshold=threshold,
     reference="nobody",

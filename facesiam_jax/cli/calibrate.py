@@ -42,6 +42,7 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
   import numpy as np
 
   from facesiam_jax import bundle as bundle_lib
+  from facesiam_jax.faces import grading
   from facesiam_jax.training import recalibrate
 
   bundle = bundle_lib.load(flag_values.bundle)
@@ -57,6 +58,7 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
   )
   spec["calibration"]["num_photos"] = len(flat)
   spec["calibration"]["failures_to_acquire"] = len(faces.failures)
+  spec["calibration"]["median_quality"] = grading.medians(faces.cuts)
   if flag_values.detector and not flag_values.cropped:
     spec["detector"] = flag_values.detector
   out = flag_values.out or flag_values.bundle
@@ -83,6 +85,11 @@ def _print(spec: dict, num_photos: int) -> None:
     f"{measured['num_genuine']} genuine and {measured['num_impostor']} "
     "impostor pairs, the same that the thresholds were chosen on"
   )
+  quality = measured["median_quality"].items()
+  known = [
+    f"{name} {value:.2f}" for name, value in quality if value is not None
+  ]
+  print(f"median quality of the faces: {', '.join(known)}")
   print(
     f"C_llr  {measured['cllr']:.3f} bits (at best {measured['min_cllr']:.3f})"
   )

@@ -19,8 +19,9 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     "out",
     None,
     "The file to write: arrays embeddings float32 [N, D], paths [N], the "
-    "bundle's fingerprint, and failed_paths and failed_reasons of photos in a "
-    "folder without a usable face, for numpy.load. Required.",
+    "bundle's fingerprint, quality [N, Q] with quality_names [Q], and "
+    "failed_paths and failed_reasons of photos in a folder without a usable "
+    "face, for numpy.load. Required.",
     required=True,
     flag_values=flag_values,
   )
@@ -51,6 +52,7 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
   import numpy as np
 
   from facesiam_jax import bundle as bundle_lib
+  from facesiam_jax.faces import grading
 
   bundle = bundle_lib.load(flag_values.bundle)
   named = [pathlib.Path(arg) for arg in args]
@@ -61,6 +63,8 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
   strict = not any(path.is_dir() for path in named)
   faces = photos.load(paths, bundle, flag_values, strict=strict)
   embeddings = bundle.embed(faces.images)
+  fields = grading.Quality._fields
+  quality = np.array(grading.measure(faces.cuts), np.float32)
   reasons = [failure.reason for failure in faces.failures.values()]
   common.write_file(
     flag_values.out,
@@ -69,6 +73,8 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
       embeddings=embeddings,
       paths=np.array([str(paths[row]) for row in faces.rows], np.str_),
       fingerprint=np.array(bundle.fingerprint),
+      quality=quality.reshape(-1, len(fields)),
+      quality_names=np.array(fields, np.str_),
       failed_paths=np.array(list(map(str, faces.failures)), np.str_),
       failed_reasons=np.array(reasons, np.str_),
     ),

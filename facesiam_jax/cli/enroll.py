@@ -17,6 +17,13 @@ def define_flags(flag_values: flags.FlagValues) -> None:
   common.define_bundle(flag_values)
   common.define_gallery(flag_values)
   photos.define_flags(flag_values)
+  flags.DEFINE_bool(
+    "refuse_poor",
+    False,
+    "Leave out faces that are small, not sharp, too dark or bright, without "
+    "contrast or turned away; without it they are enrolled and told of.",
+    flag_values=flag_values,
+  )
   flags.DEFINE_string(
     "name",
     None,
@@ -62,6 +69,8 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
   # A photo that was named must be enrolled; in a folder there may be others.
   strict = flag_values.name is not None
   faces = photos.load(paths, bundle, flag_values, strict=strict)
+  refuse = flag_values.refuse_poor
+  faces = photos.grade(faces, paths, refuse=refuse, strict=strict)
   rows: dict[str, list[int]] = {}
   for place, row in enumerate(faces.rows):
     rows.setdefault(flat[row][0], []).append(place)

@@ -78,7 +78,7 @@ def _write_photo(
     ],
     [name is not None for name in names],
   )
-  png = figures.png_bytes(figure)
+  png = figures.png_bytes(figure, all_colors=True)
   common.write_file(path, lambda file: file.write(png))
 
 

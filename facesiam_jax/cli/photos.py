@@ -141,6 +141,50 @@ def load(
   return Faces(np.concatenate(images), cuts, rows, failures)
 
 
+def grade(
+  faces: Faces, paths: Sequence[Path], *, refuse: bool, strict: bool
+) -> Faces:
+  """Tells which faces are poor, and leaves them out if asked to.
+
+  Args:
+    faces: from `load`.
+    paths: the photos that were named there.
+    refuse: leave the poor ones out; else they are only told of.
+    strict: a poor one that is to be left out stops everything.
+
+  Returns:
+    The faces that are left, and the others among the failures.
+
+  Raises:
+    UserError: if a face is poor, `refuse` and `strict`, or if all are.
+  """
+  from facesiam_jax.faces import grading, photo
+
+  kept, failures = [], dict(faces.failures)
+  for place, quality in enumerate(grading.measure(faces.cuts)):
+    poor = ", ".join(grading.shortcomings(quality))
+    path = paths[faces.rows[place]]
+    if poor and refuse:
+      failure = photo.NoUsableFace(
+        "poor face",
+        f"The face in {path} is poor ({poor}): give another photo, or leave "
+        "--refuse_poor away.",
+      )
+      if strict or len(failures) + 1 == len(paths):
+        raise failure
+      failures[path] = failure
+      continue
+    if poor:
+      print(f"{path}: poor face, {poor}")
+    kept.append(place)
+  return Faces(
+    faces.images[kept],
+    [faces.cuts[place] for place in kept],
+    [faces.rows[place] for place in kept],
+    failures,
+  )
+
+
 def tally(failures: "dict[Path, photo.NoUsableFace]") -> str:
   """Returns how many photos failed for each reason, as text."""
   counts = Counter(failure.reason for failure in failures.values())

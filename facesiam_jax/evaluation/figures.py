@@ -63,11 +63,11 @@ def new_figure(width: float, height: float) -> Figure:
   return figure
 
 
-def png_bytes(figure: Figure) -> bytes:
+def png_bytes(figure: Figure, *, all_colors: bool = False) -> bytes:
   """Renders a Figure as PNG.
 
-  The picture is reduced to 140 colours: enough for greys and a few line
-  colours, at about a third of the bytes.
+  The picture is reduced to 140 colours, enough for greys and a few line
+  colours, at about a third of the bytes; `all_colors` keeps those of a photo.
   """
   canvas = FigureCanvasAgg(figure)
   with warnings.catch_warnings():
@@ -76,7 +76,9 @@ def png_bytes(figure: Figure) -> bytes:
     canvas.draw()
   picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
   buffer = io.BytesIO()
-  _reduce_colors(picture).save(buffer, "PNG", optimize=True)
+  if not all_colors:
+    picture = _reduce_colors(picture)
+  picture.save(buffer, "PNG", optimize=True)
   return buffer.getvalue()
 
 

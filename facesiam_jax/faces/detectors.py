@@ -75,14 +75,16 @@ def create(name: str, *, model: str | None = None) -> Detector:
   find = _make(name, model)
 
   def detector(image: np.ndarray) -> list[Face]:
-    image = np.ascontiguousarray(image)
-    if image.dtype != np.uint8 or image.shape[2:] not in ((), (3,)):
+    image = np.asarray(image)
+    good = image.ndim > 1 and image.shape[2:] in ((), (3,))
+    if image.dtype != np.uint8 or not good:
       raise ValueError(
         "image must be uint8 [H, W] or [H, W, 3], got "
         f"{image.dtype} {image.shape}."
       )
     area = lambda face: face.box[2] * face.box[3]
-    return sorted(_apart(find(image)), key=lambda f: (-area(f), f.box))
+    found = _apart(find(np.ascontiguousarray(image)))
+    return sorted(found, key=lambda f: (-area(f), f.box))
 
   return detector
 

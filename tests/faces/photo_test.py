@@ -14,6 +14,7 @@ import pytest
 from facesiam_jax import errors
 from facesiam_jax.data import olivetti, olivetti_eyes
 from facesiam_jax.faces import framing, photo
+from tests import shared_data
 
 
 @pytest.fixture(scope="module")
@@ -35,19 +36,6 @@ def colours():
   pixels[20:, :30] = (30, 30, 200)
   pixels[20:, 30:] = (220, 220, 90)
   return pixels
-
-
-def _shared_data():
-  """Returns the folder with photos.tar, or skips the test."""
-  given = os.environ.get("FACESIAM_SHARED_DATA")
-  root = pathlib.Path(__file__).resolve().parents[2]
-  data = pathlib.Path(given) if given else root.parent / "shared" / "data"
-  if not (data / "photos.tar").is_file():
-    pytest.skip(
-      f"{data / 'photos.tar'} is not there; set FACESIAM_SHARED_DATA to the"
-      " folder that holds it"
-    )
-  return data
 
 
 def _save(path, pixels, **kwargs):
@@ -370,7 +358,7 @@ def test_real_photos(tmp_path):
 
   In the photos of several people, one is near and the others are bystanders.
   """
-  with tarfile.open(_shared_data() / "photos.tar") as tar:
+  with tarfile.open(shared_data.folder() / "photos.tar") as tar:
     tar.extractall(tmp_path, filter="data")
   one = {}
   for kind in ("photos", "photos_several_faces"):
