@@ -80,5 +80,7 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
     f"on {result['num_people']} people, {result['num_genuine']} genuine and "
     f"{result['num_impostor']} impostor pairs"
   )
+  quality = [f"{name} {value:.2f}" for name, value in result["quality"].items()]
+  print(f"median quality of the faces: {', '.join(quality)}")
   print(f"report  {page}")
   return 0

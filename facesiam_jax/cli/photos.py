@@ -169,6 +169,7 @@ def grade(
         "poor face",
         f"The face in {path} is poor ({poor}): give another photo, or leave "
         "--refuse_poor away.",
+        detail=f"poor face ({poor})",
       )
       if strict or len(failures) + 1 == len(paths):
         raise failure
@@ -202,6 +203,6 @@ def print_failures(
     what: what did not come of them, such as "enrolled".
   """
   for path, failure in failures.items():
-    print(f"{path}: {failure.reason}, not {what}")
+    print(f"{path}: {failure.detail}, not {what}")
   if failures:
     print(f"{len(failures)} of {total} photos not {what} ({tally(failures)}).")

@@ -12,6 +12,7 @@ from facesiam_jax import bundle as bundle_lib
 from facesiam_jax import errors
 from facesiam_jax.data import sets
 from facesiam_jax.evaluation import baselines, protocols
+from facesiam_jax.faces import grading, photo
 from facesiam_jax.training import metric_writer
 
 
@@ -20,7 +21,8 @@ class Measured:
   """A bundle on the test people of its data set.
 
   Attributes:
-    result: from `protocols.verification_report`.
+    result: from `protocols.verification_report`, and "quality": the medians of
+      what `faces.grading` measures in the pictures.
     similarity: logits of all pairs, float32 [N, N].
     images: the test faces, uint8 [N, H, W, C].
     identity_ids: int32 [N].
@@ -78,10 +80,13 @@ def measure(bundle: bundle_lib.Bundle, data: sets.DataSet) -> Measured:
   train_images, _ = data.of(data.train + data.validation)
   embeddings = bundle.embed(images)
   similarity = bundle.logits_matrix(embeddings, embeddings)
+  result = protocols.verification_report(
+    similarity, identity_ids, bundle.threshold
+  )
+  quality = grading.medians([photo.Cut(image, None) for image in images])
+  known = {name: value for name, value in quality.items() if value is not None}
   return Measured(
-    result=protocols.verification_report(
-      similarity, identity_ids, bundle.threshold
-    ),
+    result={**result, "quality": known},
     similarity=similarity,
     images=images,
     identity_ids=identity_ids,

@@ -20,6 +20,8 @@ FLATTEST = 0.06
 LARGEST_YAW = 0.4
 LARGEST_ROLL = 45.0
 _USUAL_SIZE = 150
+# Faces measured at a time: bounds the memory.
+_BLOCK = 64
 
 
 class Quality(NamedTuple):
@@ -60,14 +62,16 @@ def measure(cuts: "Sequence[Cut]") -> list[Quality]:
     Their qualities; of faces that were cropped already, without width, pose and
     score.
   """
-  if not cuts:
-    return []
-  images = _padded(np.stack([cut.pixels for cut in cuts]))
-  columns = np.asarray(_of_images()(images))[:, : len(cuts)]
-  return [
-    _one(cut, [float(value) for value in column])
-    for cut, column in zip(cuts, columns.T, strict=True)
-  ]
+  graded: list[Quality] = []
+  for first in range(0, len(cuts), _BLOCK):
+    block = cuts[first : first + _BLOCK]
+    images = _padded(np.stack([cut.pixels for cut in block]))
+    columns = np.asarray(_of_images()(images))[:, : len(block)]
+    graded += [
+      _one(cut, [float(value) for value in column])
+      for cut, column in zip(block, columns.T, strict=True)
+    ]
+  return graded
 
 
 def medians(cuts: "Sequence[Cut]") -> dict[str, float | None]:

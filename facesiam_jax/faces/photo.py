@@ -103,12 +103,14 @@ class NoUsableFace(errors.UserError):
 
   Attributes:
     reason: "no face", "several faces" or "poor face".
+    detail: the same with the number of faces, or what is poor.
   """
 
-  def __init__(self, reason: str, sentence: str):
+  def __init__(self, reason: str, sentence: str, *, detail: str | None = None):
     """Makes the error; the sentence is what the user reads."""
     super().__init__(sentence)
     self.reason = reason
+    self.detail = detail or reason
 
 
 class Cut(NamedTuple):
@@ -207,6 +209,7 @@ class Reader:
         f"{len(near)} faces of like size were found in {path}: give a photo of"
         " one person, cut out the one that is meant, or take the largest with"
         " --largest.",
+        detail=f"{len(near)} faces of like size",
       )
     return self._cut(pixels, faces[0])
 

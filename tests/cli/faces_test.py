@@ -139,7 +139,9 @@ def test_a_folder_counts_failures_to_enrol(files, people, tmp_path, capsys):
   argv = ["enroll", files.bundle, gallery, people]
   lines = _run(capsys, *argv, status=1).out.splitlines()
   assert f"{people / 'Ada' / '1.png'}: no face, not enrolled" in lines
-  assert f"{people / 'Bob' / '1.png'}: several faces, not enrolled" in lines
+  assert (
+    f"{people / 'Bob' / '1.png'}: 2 faces of like size, not enrolled" in lines
+  )
   assert "4 of 5 photos not enrolled (no face: 2, several faces: 2)." in lines
   assert "Bob: no photo with a usable face, nobody enrolled" in lines
   assert lines[-1].startswith("Enrolled 1 photos of 1 people")

@@ -14,6 +14,7 @@ from facesiam_jax import errors
 from facesiam_jax.data import olivetti
 from facesiam_jax.faces import detect, detectors, dlib_faces, yunet
 from tests import shared_data
+from tests.faces import yunet_writer
 
 
 @pytest.fixture(scope="module")
@@ -154,46 +155,54 @@ def test_no_face(name, shape):
   assert detector(np.zeros(shape, np.uint8)) == []
 
 
-class _FakeYuNet:
-  """Finds the one bright spot of an image as YuNet would report a face."""
-
-  def setInputSize(self, size):
-    self.size = size
-
-  def detect(self, image):
-    assert image.shape[1::-1] == tuple(self.size) and image.shape[2] == 3
-    # Blue is the last channel of RGB and the first of BGR.
-    rows, columns = np.nonzero(image[..., 0] > 60)
-    if not len(rows):
-      return 1, None
-    x, y = columns.mean(), rows.mean()
-    five = [x - 2, y, x + 2, y, x, y + 2, x - 1, y + 4, x + 1, y + 4]
-    row = [x - 10, y - 12, 20, 24, *five, 0.9]
-    return 1, np.array([row], np.float32)
+@pytest.fixture(scope="module", name="squares")
+def _squares(tmp_path_factory):
+  path = tmp_path_factory.mktemp("yunet") / "squares.onnx"
+  path.write_bytes(yunet_writer.network())
+  return str(path)
 
 
-@pytest.mark.parametrize("shape", [(100, 80), (1500, 2000), (640, 640)])
-def test_yunets_rows_become_places_in_the_photo(shape, monkeypatch, tmp_path):
-  monkeypatch.setattr(yunet, "_network", lambda model: _FakeYuNet())
-  model = tmp_path / "yunet.onnx"
-  model.write_bytes(b"x")
-  height, width = shape
+@pytest.mark.parametrize("height, width", [(640, 480), (1280, 900), (96, 320)])
+def test_yunets_rows_become_places_in_the_photo(height, width, squares):
+  # OpenCV's own code runs the network and decodes what it says.
   image = np.zeros((height, width, 3), np.uint8)
-  side = max(shape) // 40
-  top, left = height // 3, width // 2
-  image[top : top + side, left : left + side, 2] = 255
-  (face,) = detectors.find_faces(image, "yunet", model=str(model))
-  scale = max(shape) / 640
-  centre = np.array([left + side / 2, top + side / 2])
-  np.testing.assert_allclose(
-    face.landmarks[2], centre + (0, 2 * scale), atol=0.6 * scale + 0.02
-  )
-  np.testing.assert_allclose(
-    face.eyes, centre + np.array([[-2, 0], [2, 0]]) * scale, atol=0.6 * scale
-  )
-  np.testing.assert_allclose(face.box[2:], np.array([20, 24]) * scale, rtol=0.1)
-  assert face.score == pytest.approx(0.9) and face.corners is None
-  assert detectors.find_faces(image * 0, "yunet", model=str(model)) == []
+  side = 32 * max(height, width) // 640
+  top, left = 2 * side, 5 * side
+  image[top : top + side, left : left + side] = 255
+  (face,) = detectors.find_faces(image, "yunet", model=squares)
+  # Whole numbers are pixel centres of the picture that is searched.
+  half = 0.5 * side / 32
+  points = np.reshape(yunet_writer.POINTS, (5, 2)) * side + (left, top) + half
+  np.testing.assert_allclose(face.landmarks, points, atol=0.02 * side)
+  np.testing.assert_array_equal(face.eyes, face.landmarks[:2])
+  tall = side * np.exp(0.5)
+  box = (left, top + side / 2 - tall / 2, side, tall)
+  np.testing.assert_allclose(face.box, box, atol=0.02 * side)
+  assert face.score > 0.9 and face.corners is None
+
+
+def test_yunet_sees_nothing(squares):
+  detector = detectors.create("yunet", model=squares)
+  for shape in ((1, 1), (1, 300), (480, 640, 3)):
+    assert detector(np.zeros(shape, np.uint8)) == []
+
+
+def test_yunet_gets_the_colours_in_opencvs_order(squares, monkeypatch):
+  real = cv2.FaceDetectorYN.create(squares, "", (64, 64))
+  brightest = []
+
+  class Recorder:
+    setInputSize = real.setInputSize
+
+    def detect(self, image):
+      brightest.append(image.max(axis=(0, 1)).tolist())
+      return real.detect(image)
+
+  monkeypatch.setattr(yunet, "_network", lambda model: Recorder())
+  red = np.zeros((64, 64, 3), np.uint8)
+  red[..., 0] = 200
+  detectors.find_faces(red, "yunet", model=squares)
+  assert brightest[-1] == [0, 0, 200]
 
 
 def test_a_file_that_is_no_yunet(tmp_path):
