@@ -108,6 +108,16 @@ class Bundle:
     return self.spec.get("detector") or detectors.DEFAULTS.get(self.alignment)
 
   @property
+  def framing(self) -> dict[str, Any]:
+    """How its faces are cut out: arguments for `faces.photo.load_face`."""
+    return {
+      "size": self.input_size[0],
+      "channels": self.channels,
+      "alignment": self.alignment,
+      "detector": self.detector,
+    }
+
+  @property
   def calibrated(self) -> bool:
     """Whether logits mean probabilities and thresholds have error rates."""
     return self.spec["calibrated"]

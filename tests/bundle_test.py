@@ -283,6 +283,9 @@ def test_names_of_templates_in_earlier_bundles(tmp_path):
 
 def test_the_detector_is_no_part_of_the_fingerprint(bundle):
   assert bundle.detector == "haar"
+  assert bundle.framing == {
+    "size": 16, "channels": 1, "alignment": "olivetti", "detector": "haar"
+  }  # fmt: skip
   other = bundle_lib.Bundle(bundle.spec | {"detector": "dlib"}, {})
   assert other.detector == "dlib" and other.fingerprint == bundle.fingerprint
 

@@ -59,7 +59,7 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
   spec["calibration"]["num_photos"] = len(flat)
   spec["calibration"]["failures_to_acquire"] = len(faces.failures)
   spec["calibration"]["median_quality"] = grading.medians(faces.cuts)
-  if flag_values.detector and not flag_values.cropped:
+  if flag_values.detector:
     spec["detector"] = flag_values.detector
   out = flag_values.out or flag_values.bundle
   bundle_lib.save(out, spec, variables)

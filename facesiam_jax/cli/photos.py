@@ -82,6 +82,11 @@ def reader(flag_values: flags.FlagValues, bundle: "Bundle") -> "photo.Reader":
   from facesiam_jax.faces import cutting, detectors, photo
 
   find = None
+  named = flag_values.detector or flag_values.detector_model
+  if flag_values.cropped and named:
+    raise errors.UserError(
+      "--cropped looks for no face: leave --cropped or --detector away."
+    )
   if not flag_values.cropped:
     cutting.check_alignment(bundle.alignment)
     name = flag_values.detector or bundle.detector or "haar"

@@ -214,6 +214,8 @@ def test_a_bundle_of_another_template_reads_photos(
     capsys, *argv, "--detector_model=x", files.ada, files.ada, status=1
   ).err
   assert "--detector_model" in err
+  err = _run(capsys, *argv, "--cropped", files.ada, files.ada, status=1).err
+  assert "--cropped looks for no face" in err
   argv[-1] = "--detector=yunet"
   err = _run(capsys, *argv, files.ada, files.ada, status=1).err
   assert "--detector_model=FILE" in err
