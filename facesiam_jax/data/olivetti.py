@@ -13,7 +13,6 @@ Cambridge.
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import importlib.util
 import io
@@ -21,13 +20,13 @@ import os
 import pathlib
 import shutil
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import PIL.Image
 
 from facesiam_jax import errors
+from facesiam_jax.data import place
 
 NUM_PEOPLE = 40
 IMAGES_PER_PERSON = 10
@@ -47,6 +46,7 @@ PIXELS_SHA256 = (
   "808e70dbbd25bb816aa07e73d6ddb6e852037cb8b18a33f4979251d9559892e7"
 )
 
+_NAME = "olivetti"
 _SHAPE = (NUM_PEOPLE, IMAGES_PER_PERSON, HEIGHT, WIDTH)
 
 
@@ -205,14 +205,14 @@ def _bad_source(problem: str) -> errors.UserError:
 
 def _prepared_images(data_dir: str | None) -> np.ndarray:
   """Prepares where needed; returns uint8 [40, 10, 112, 92]."""
-  root = _data_root(data_dir)
+  root = place.data_root(data_dir, _NAME)
   images = _read_prepared(root)
   if images is not None:
     return images
   read_source()  # Fails before anything is written.
   try:
     root.mkdir(parents=True, exist_ok=True)
-    with _locked(root / "olivetti.lock"):
+    with place.locked(root / "olivetti.lock"):
       # Another process may have written it while this one waited.
       images = _read_prepared(root)
       if images is None:
@@ -220,37 +220,11 @@ def _prepared_images(data_dir: str | None) -> np.ndarray:
         images = _read_prepared(root)
   # array_record reports a full disk as a RuntimeError.
   except (OSError, RuntimeError) as error:
-    reason = getattr(error, "strerror", None) or str(error).split(";")[0]
-    raise _unwritable(root, reason) from error
+    raise place.unwritable(_NAME, root, error) from error
   if images is None:
-    raise _unwritable(root, "what was written reads back wrong")
+    wrong = RuntimeError("what was written reads back wrong")
+    raise place.unwritable(_NAME, root, wrong)
   return images
-
-
-def _unwritable(root: pathlib.Path, problem: str) -> errors.UserError:
-  return errors.UserError(
-    f"Cannot write the olivetti data set to {root} ({problem}): free some"
-    " space there, or choose another folder with --data_dir."
-  )
-
-
-def _data_root(data_dir: str | None) -> pathlib.Path:
-  folder = data_dir or os.environ.get("TFDS_DATA_DIR")
-  folder = folder or "~/tensorflow_datasets"
-  if "://" in folder:
-    raise errors.UserError(
-      f"The olivetti data set needs a local folder, not {folder}: choose one"
-      " with --data_dir."
-    )
-  return pathlib.Path(folder).expanduser()
-
-
-@contextlib.contextmanager
-def _locked(path: pathlib.Path) -> Iterator[None]:
-  """Holds an exclusive lock; the system frees it when the process dies."""
-  with path.open("w") as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
-    yield
 
 
 def _builder(root: pathlib.Path) -> Any:
@@ -284,12 +258,12 @@ def _write(root: pathlib.Path) -> None:
         download_config=tfds.download.DownloadConfig(try_download_gcs=False),
       )
     written = pathlib.Path(builder.data_path)
-    place = root / written.relative_to(scratch)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if place.exists():
+    home = root / written.relative_to(scratch)
+    home.parent.mkdir(parents=True, exist_ok=True)
+    if home.exists():
       # Unsound: get it out of the way in one step too.
-      place.rename(scratch / "unsound")
-    written.rename(place)
+      home.rename(scratch / "unsound")
+    written.rename(home)
   finally:
     shutil.rmtree(scratch, ignore_errors=True)
 
@@ -304,8 +278,8 @@ def _read_prepared(root: pathlib.Path) -> np.ndarray | None:
   with warnings.catch_warnings(), contextlib.suppress(Exception):
     warnings.simplefilter("ignore")
     for example in _builder(root).as_data_source(split="train"):
-      place = int(example["identity"]), int(example["image_number"])
-      images[place] = example["image"][..., 0]
+      where = int(example["identity"]), int(example["image_number"])
+      images[where] = example["image"][..., 0]
   if hashlib.sha256(images.tobytes()).hexdigest() != PIXELS_SHA256:
     return None
   return images

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from facesiam_jax import errors
-from facesiam_jax.data import olivetti, olivetti_eyes
+from facesiam_jax.data import olivetti, olivetti_eyes, place
 from facesiam_jax.faces import framing
 
 
@@ -108,11 +108,11 @@ def test_is_array_record_without_tensorflow(tmp_path):
 
 def test_default_folder(tmp_path, monkeypatch):
   monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "from_environment"))
-  assert olivetti._data_root(None) == tmp_path / "from_environment"
-  assert olivetti._data_root("given") == pathlib.Path("given")
+  assert place.data_root(None, "x") == tmp_path / "from_environment"
+  assert place.data_root("given", "x") == pathlib.Path("given")
   monkeypatch.delenv("TFDS_DATA_DIR")
   monkeypatch.setenv("HOME", str(tmp_path))
-  assert olivetti._data_root(None) == tmp_path / "tensorflow_datasets"
+  assert place.data_root(None, "x") == tmp_path / "tensorflow_datasets"
 
 
 def test_import_is_light():
