@@ -36,6 +36,8 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     "~/tensorflow_datasets.",
     "variant": "Which of several versions (lfw: original, funneled or "
     "deepfunneled), or a name of your own for what is prepared.",
+    "alignment": "folder: name of the way the faces are framed, such as "
+    "arcface112; it goes into the bundles that are trained on them.",
     "partition": "folder, celeba_identity: a file that says who is in which "
     "split: CelebA's list_eval_partition.txt, or lines NAME TAB "
     "train|validation|test, as people.txt of a prepared data set has them.",
@@ -81,6 +83,7 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
   options = catalogue.Options(
     manual_dir=pathlib.Path(flag_values.manual_dir or "."),
     variant=flag_values.variant or "",
+    alignment=flag_values.alignment or "",
     partition=pathlib.Path(partition) if partition else None,
     num_validation=flag_values.num_validation,
     num_test=flag_values.num_test,
@@ -120,6 +123,9 @@ def _report(made: "prepared.Prepared", problems: "listing.Problems") -> None:
       f"Protocol {protocol}: {len(pairs.same):,} pairs,"
       f" {int(pairs.same.sum()):,} of one person, {folds} folds."
     )
+  missing = made.manifest["facts"].get("missing")
+  if missing:
+    print(f"Not there: {', '.join(missing)}.")
   changed = sum(part["changed"] for part in made.manifest["parts"])
   if changed:
     print(f"{changed:,} images were written anew as PNG.")

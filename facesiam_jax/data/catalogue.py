@@ -35,6 +35,8 @@ class Options:
     partition: file that says who is in which split, or None.
     num_validation: training people to make validation people, or None.
     num_test: training people to make test people, or None.
+    alignment: how the faces are framed, where the data set cannot know; "" is
+      "unknown".
   """
 
   manual_dir: pathlib.Path
@@ -42,6 +44,7 @@ class Options:
   partition: pathlib.Path | None = None
   num_validation: int | None = None
   num_test: int | None = None
+  alignment: str = ""
 
 
 def prepare(
@@ -100,6 +103,11 @@ def _check(dataset: str, options: Options, size: int | None) -> None:
     raise errors.UserError(
       f"--variant={options.variant} becomes a folder's name: use letters,"
       " digits, _, - and points."
+    )
+  if options.alignment and dataset != "folder":
+    raise errors.UserError(
+      f"--alignment does not apply to {dataset}, whose framing is known: leave"
+      " it away."
     )
   given: dict[str, Any] = {
     "partition": options.partition,

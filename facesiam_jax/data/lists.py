@@ -11,25 +11,23 @@ from facesiam_jax.data import listing
 _MAX_BYTES = 256 * 2**20
 
 
-def read_lines(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
-  """Returns the lines of a text file that are not blank, with their numbers.
+def read_text(path: str | os.PathLike[str]) -> str:
+  """Returns the content of a text file.
 
   Args:
-    path: UTF-8, with or without a byte order mark, any line ends.
-
-  Returns:
-    (number from 1, text without the blanks around it).
+    path: UTF-8, with or without a byte order mark.
 
   Raises:
     UserError: if it is missing, unreadable, no text or too large.
   """
   path = pathlib.Path(path)
   try:
+    # A pipe would wait for ever.
+    if path.exists() and not path.is_file():
+      raise errors.UserError(f"{path} is no file: give a text file.")
     if path.stat().st_size > _MAX_BYTES:
       raise errors.UserError(f"{path} is too large to be a list: check it.")
-    if not path.is_file():
-      raise errors.UserError(f"{path} is no file: give a text file.")
-    text = path.read_bytes().decode("utf-8-sig")
+    return path.read_bytes().decode("utf-8-sig")
   except FileNotFoundError as error:
     raise errors.UserError(
       f"{path} does not exist: put it there, under its official name."
@@ -43,8 +41,22 @@ def read_lines(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
     raise errors.UserError(
       f"{path} cannot be read ({error.strerror}): check its permissions."
     ) from error
-  lines = ((n, line.strip()) for n, line in enumerate(text.split("\n"), 1))
-  return [(number, line) for number, line in lines if line]
+
+
+def read_lines(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
+  """Returns the lines of a text file that are not blank, with their numbers.
+
+  Args:
+    path: as in `read_text`, any line ends.
+
+  Returns:
+    (number from 1, text without the blanks around it).
+
+  Raises:
+    UserError: as `read_text` does.
+  """
+  lines = enumerate(read_text(path).split("\n"), 1)
+  return [(number, line.strip()) for number, line in lines if line.strip()]
 
 
 def bad_line(

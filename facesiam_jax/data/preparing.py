@@ -104,11 +104,16 @@ def _plan(
   content: listing.Listing, name: str, root: pathlib.Path, size: int | None
 ) -> _Work:
   items = listing.in_order(content.items)
-  stamps = [content.tree.files[item.file] for item in items]
-  rows = [dataclasses.astuple(item) for item in items]
-  everything = [size, content.alignment, content.facts, content.protocols]
-  # File names may hold bytes that are no UTF-8: ASCII escapes them.
-  text = json.dumps([everything, rows, stamps], ensure_ascii=True)
+  rest = [size, content.alignment, content.facts, content.protocols]
+  plan = hashlib.sha256(json.dumps(rest).encode())
+  for i in items:
+    row = i.file, i.split, i.identity, i.name, i.number
+    # File names may hold bytes that are no UTF-8: repr escapes them.
+    plan.update(
+      repr((row, content.tree.files[i.file])).encode(
+        "utf-8", "backslashreplace"
+      )
+    )
   parts = []
   for split in listing.SPLITS:
     of_split = [item for item in items if item.split == split]
@@ -121,7 +126,7 @@ def _plan(
     size=size,
     scratch=root / f"{name.replace('/', '-')}.incomplete",
     home=root / name / shards.VERSION,
-    plan=hashlib.sha256(text.encode()).hexdigest(),
+    plan=plan.hexdigest(),
     parts=parts,
   )
 
@@ -307,4 +312,4 @@ def _write_pairs(
       arrays[f"{protocol}/{field}"] = values
   if arrays:
     with files.replacing(ready / prepared.PAIRS) as file:
-      np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+      np.savez_compressed(file, **arrays)

@@ -34,22 +34,33 @@ class DataSet:
     train: identity ids to train on.
     validation: identity ids to watch the training and to calibrate on.
     test: identity ids that nothing but a test may look at.
+    alignment: name of the way the faces are framed.
   """
 
   faces: Any
   train: tuple[int, ...]
   validation: tuple[int, ...]
   test: tuple[int, ...]
+  alignment: str = "olivetti"
 
   def of(self, people: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Returns images and identity ids of the given people, in order."""
     rows = np.flatnonzero(np.isin(self.faces.identity_ids, people))
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+      # Neighbours: no second copy of what may be most of the memory.
+      here = slice(rows[0], rows[-1] + 1)
+      return self.faces.images[here], self.faces.identity_ids[here]
     return self.faces.images[rows], self.faces.identity_ids[rows]
 
 
 def _load_olivetti(
   config: ml_collections.ConfigDict, image_size: int
 ) -> DataSet:
+  if config.name != "olivetti" or config.get("channels", 1) != 1:
+    raise errors.UserError(
+      "the olivetti faces have no variants and no colours: leave"
+      " config.dataset.name=olivetti and config.dataset.channels=1."
+    )
   if not 0 <= config.fold < len(olivetti.FOLDS):
     raise errors.UserError(
       f"config.dataset.fold must be 0 to {len(olivetti.FOLDS) - 1}, got "
@@ -68,7 +79,24 @@ def _load_olivetti(
   return DataSet(faces, tuple(train), tuple(validation), tuple(test))
 
 
-_LOADERS = {"olivetti": _load_olivetti}
+def _load_prepared(
+  config: ml_collections.ConfigDict, image_size: int
+) -> DataSet:
+  # Loads tfds and OpenCV, which take seconds: not before they are needed.
+  from facesiam_jax.data import in_memory
+
+  return in_memory.load(config, image_size)
+
+
+_LOADERS = {
+  "olivetti": _load_olivetti,
+  "celeba_identity": _load_prepared,
+  "cfp": _load_prepared,
+  "folder": _load_prepared,
+  "insightface_bin": _load_prepared,
+  "lfw": _load_prepared,
+  "vggface2": _load_prepared,
+}
 
 
 def load(config: ml_collections.ConfigDict, *, image_size: int) -> DataSet:
@@ -76,8 +104,9 @@ def load(config: ml_collections.ConfigDict, *, image_size: int) -> DataSet:
 
   Args:
     config: the `dataset` part of a training config; `name` is a name of this
-      module's table, or "package.module:function" for a function of your own
-      with the signature (config, image_size) -> DataSet.
+      module's table, with its variant after a slash where it has some
+      ("folder/pins112"), or "package.module:function" for a function of your
+      own with the signature (config, image_size) -> DataSet.
     image_size: height and width of the faces, pixels.
 
   Returns:
@@ -96,8 +125,8 @@ def load(config: ml_collections.ConfigDict, *, image_size: int) -> DataSet:
         f"config.dataset.name={config.name!r} cannot be imported ({error}); "
         "give package.module:function."
       ) from error
-  elif config.name in _LOADERS:
-    loader = _LOADERS[config.name]
+  elif config.name.split("/")[0] in _LOADERS:
+    loader = _LOADERS[config.name.split("/")[0]]
   else:
     raise errors.UserError(
       f"config.dataset.name is {config.name!r}; choose from "

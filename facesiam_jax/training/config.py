@@ -42,11 +42,19 @@ def default_config() -> ml_collections.ConfigDict:
   c.dataset = ml_collections.ConfigDict()
   c.dataset.name = "olivetti"
   c.dataset.data_dir = ""
-  # Which of the four groups of ten people is held out for the test.
+  # Olivetti: which of its four groups of ten people is held out for the test.
   c.dataset.fold = 0
   # People kept from training, to watch it and, with calibration.kind =
-  # "validation", to calibrate on.
+  # "validation", to calibrate on. Of a data set's own validation people,
+  # where it has some.
   c.dataset.num_validation = 6
+  # 1 = grey, 3 = colour.
+  c.dataset.channels = 1
+  # Side of the square in the middle of an image that is scaled to image_size,
+  # as a share of the shorter side. Olivetti has a framing of its own.
+  c.dataset.crop = 1.0
+  # The most that faces may take in memory, on the host and on each device.
+  c.dataset.memory_gb = 4.0
 
   c.encoder = ml_collections.ConfigDict()
   c.encoder.name = "article_cnn"
@@ -200,6 +208,13 @@ def _validate_start(c: ml_collections.ConfigDict) -> None:
   )
 
 
+def _validate_dataset(c: ml_collections.ConfigDict) -> None:
+  """Checks in what form faces are read."""
+  _require(c.channels in (1, 3), "dataset.channels", c.channels, "1 or 3")
+  _require(0 < c.crop <= 1, "dataset.crop", c.crop, "in (0, 1]")
+  _require(c.memory_gb > 0, "dataset.memory_gb", c.memory_gb, "more than 0")
+
+
 def validate(config: ml_collections.ConfigDict) -> None:
   """Checks a config before anything is read or written.
 
@@ -233,6 +248,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     "its validation loss",
   )
   _require(0 <= c.ema_decay < 1, "ema_decay", c.ema_decay, "in [0, 1)")
+  _validate_dataset(c.dataset)
   kind = c.calibration.kind
   _require(
     kind in _CALIBRATIONS,

@@ -88,6 +88,7 @@ def _spec(
   dim: int,
   thresholds: dict[str, Any],
   scores: calibrate.Scores,
+  alignment: str,
 ) -> dict[str, Any]:
   return {
     "encoder": config.encoder.to_dict(),
@@ -96,8 +97,9 @@ def _spec(
     "input": {
       "size": image_shape[0],
       "channels": image_shape[2],
-      "framing": "olivetti",
+      "framing": alignment,
     },
+    "alignment": alignment,
     "standardize": config.standardize.to_dict(),
     "views": config.views.to_dict(),
     "dim": dim,
@@ -121,6 +123,7 @@ def make_bundle(
   state: state_lib.TrainState,
   scores: calibrate.Scores,
   image_shape: tuple[int, ...],
+  alignment: str = bundle_lib.OWN_ALIGNMENT,
 ) -> bundle_lib.Bundle:
   """Fits head and thresholds to scores and writes workdir/bundle.
 
@@ -130,6 +133,7 @@ def make_bundle(
     state: the trained network.
     scores: of people that the network, or the inner networks, had not seen.
     image_shape: (H, W, C) of a face.
+    alignment: name of the way the faces are framed.
 
   Returns:
     The bundle.
@@ -157,7 +161,8 @@ def make_bundle(
     variables["encoder"],
     image,
   )
-  spec = _spec(config, image_shape, embedding.shape[1], thresholds, scores)
+  dim = embedding.shape[1]
+  spec = _spec(config, image_shape, dim, thresholds, scores, alignment)
   return bundle_lib.save(workdir / BUNDLE, spec, variables)
 
 
@@ -192,9 +197,8 @@ def train(
       assert validation is not None  # config_lib.validate
       scores = _score(config, state, validation)
     try:
-      return make_bundle(
-        config, folder, state, scores, train_split.images.shape[1:]
-      )
+      shape = train_split.images.shape[1:]
+      return make_bundle(config, folder, state, scores, shape, data.alignment)
     except ValueError as error:
       raise errors.UserError(
         f"the network in {folder} cannot be calibrated: {error}"

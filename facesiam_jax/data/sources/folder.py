@@ -179,4 +179,5 @@ def opened(
       num_validation=options.num_validation,
       num_test=options.num_test,
     )
+    content.alignment = options.alignment or content.alignment
     yield options.variant or default_variant(options.manual_dir), content
