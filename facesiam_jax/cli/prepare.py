@@ -131,5 +131,5 @@ def _report(made: "prepared.Prepared", problems: "listing.Problems") -> None:
     print(f"{changed:,} images were written anew as PNG.")
   for line in problems.lines():
     print(f"Left out: {line}.")
-  if made.has_identities:
+  if made.has_identities and counts["train"]["images"]:
     print(f"Train on it with --config.dataset.name={made.name}")

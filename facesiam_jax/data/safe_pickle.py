@@ -3,7 +3,7 @@
 A pickle is a program: what it may do is told by its opcodes. They are looked
 through first, and one that could call anything, or ask for memory that the file
 does not fill, is refused before any of them runs. Booleans of NumPy and the
-bytes of Python 2 and of old protocols need a call; the three functions that
+bytes of Python 2 and of old protocols need a call; the four functions that
 they name are replaced by ones of this module.
 """
 
@@ -19,7 +19,7 @@ _ALLOWED = frozenset(
   PROTO FRAME STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE
   EMPTY_LIST LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3
   INT BININT BININT1 BININT2 BINBYTES SHORT_BINBYTES BINBYTES8
-  STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE
+  BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE
   PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET
   GLOBAL STACK_GLOBAL REDUCE BUILD
   """.split()
@@ -58,11 +58,20 @@ def _latin1(text: object, *rest: object) -> bytes:
   return text.encode("latin1")
 
 
+def _no_bytes(*nothing: object) -> bytes:
+  # Up to protocol 2, empty bytes are a call without arguments.
+  if nothing:
+    raise Refused("it calls for bytes of some length")
+  return b""
+
+
 _CALLS: dict[tuple[str, str], Callable[..., Any]] = {
   ("numpy", "dtype"): _bool_type,
   ("numpy.core.multiarray", "scalar"): _bool_value,
   ("numpy._core.multiarray", "scalar"): _bool_value,
   ("_codecs", "encode"): _latin1,
+  ("__builtin__", "bytes"): _no_bytes,
+  ("builtins", "bytes"): _no_bytes,
 }
 
 
@@ -79,7 +88,8 @@ def loads(data: bytes) -> Any:
   """Returns what a pickle holds.
 
   Args:
-    data: the pickle, of any protocol, of Python 2 or 3.
+    data: the pickle, of any protocol of Python 3, or protocols 1 and 2 of
+      Python 2.
 
   Returns:
     Lists, tuples, bytes, text, booleans, small integers and None, nested as

@@ -221,6 +221,11 @@ def _tar(path: pathlib.Path, stack: contextlib.ExitStack) -> Tree:
       problem = "" if member.isreg() else "is a link or a device"
       if _add(tree, name, member.size, f"{member.mtime}", problem):
         members[name] = member
+    # Cut between two members, an archive looks whole but for its end.
+    with path.open("rb") as file:
+      file.seek(archive.offset)
+      if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("it has no end")
   except errors.UserError:
     raise
   # tarfile meets damage in its own ways: ReadError, ValueError, OverflowError.

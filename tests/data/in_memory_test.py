@@ -1,0 +1,190 @@
+"""Prepared data sets as faces in memory, and a run on one."""
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import facesiam_jax
+from facesiam_jax import errors
+from facesiam_jax.data import catalogue, in_memory, listing, sets
+from facesiam_jax.training import config as config_lib
+from facesiam_jax.training import run
+from tests.data import fake_sets
+
+
+def _people_alike():
+  """Nine people whose four images differ by a little noise."""
+  files = {}
+  for person in range(9):
+    face = np.asarray(fake_sets.pixels(person)).astype(int)
+    for number in range(4):
+      noise = np.asarray(fake_sets.pixels(100 + 4 * person + number)) // 4
+      image = PIL.Image.fromarray((face // 2 + noise).astype(np.uint8))
+      files[f"person{person}/{number}.jpg"] = fake_sets.encode(image, "JPEG")
+  return files
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+  place = tmp_path_factory.mktemp("sets")
+  source = fake_sets.tree(place / "people", _people_alike())
+  catalogue.prepare(
+    "folder",
+    catalogue.Options(source, num_validation=3, num_test=2, alignment="mine"),
+    data_dir=str(place / "data"),
+  )
+  celeba = fake_sets.celeba(
+    place / "celeba",
+    [row for row in fake_sets.celeba_rows(9, 2) if row[2] == 0],
+  )
+  catalogue.prepare(
+    "celeba_identity", catalogue.Options(celeba), data_dir=str(place / "data")
+  )
+  path = fake_sets.insightface_bin(place / "lfw.bin")
+  catalogue.prepare(
+    "insightface_bin", catalogue.Options(path), data_dir=str(place / "data")
+  )
+  return place
+
+
+def _config(root, **fields):
+  config = config_lib.default_config().dataset
+  config.data_dir = str(root / "data")
+  config.name, config.num_validation = "folder/people", 2
+  config.update(fields)
+  return config
+
+
+def test_faces_people_and_names(root, capsys):
+  data = sets.load(_config(root), image_size=16)
+  assert data.faces.images.shape == (36, 16, 16, 1)
+  assert data.faces.images.dtype == np.uint8 and data.alignment == "mine"
+  assert "36 images of 9 people" in capsys.readouterr().err
+  # Three are the set's own validation people; one of them is in no split.
+  assert [len(p) for p in (data.train, data.validation, data.test)] == [4, 2, 2]
+  everybody = data.train + data.validation + data.test
+  assert len(set(everybody)) == 8
+  for person in everybody:
+    images, ids = data.of((person,))
+    assert images.shape[0] == 4 and set(ids) == {person}
+    name = data.faces.names[person]
+    for number, image in enumerate(images):
+      with PIL.Image.open(root / "people" / name / f"{number}.jpg") as file:
+        square = np.asarray(file.convert("L"))[:, 2:22]
+      box = np.asarray(PIL.Image.fromarray(square).resize((16, 16), 4))
+      assert np.abs(box.astype(int) - image[..., 0]).max() <= 2
+
+
+def test_colour_size_and_crop(root):
+  gray = sets.load(_config(root), image_size=10).faces.images
+  colour = sets.load(_config(root, channels=3), image_size=10).faces.images
+  assert colour.shape == (36, 10, 10, 3)
+  luma = colour @ np.array([0.299, 0.587, 0.114])
+  assert np.abs(luma - gray[..., 0]).max() <= 1.6
+  # Half of a 20-pixel side is 10 pixels: no scaling.
+  middle = sets.load(_config(root, crop=0.5), image_size=10).faces.images
+  full = sets.load(_config(root), image_size=20).faces.images
+  np.testing.assert_array_equal(middle, full[:, 5:15, 5:15])
+
+
+def test_neighbours_are_not_copied(root):
+  data = sets.load(_config(root, num_validation=3), image_size=16)
+  for people in (data.train, data.validation, data.test):
+    images, ids = data.of(people)
+    assert np.shares_memory(images, data.faces.images)
+    assert set(ids) == set(people)
+  images, ids = data.of((data.train[0], data.test[0]))
+  assert set(ids) == {data.train[0], data.test[0]} and len(images) == 8
+
+
+def test_validation_people_are_of_a_stable_hash(root):
+  two = sets.load(_config(root), image_size=16)
+  three = sets.load(_config(root, num_validation=3), image_size=16)
+  assert set(two.validation) < set(three.validation)
+  assert two.train == three.train and two.test == three.test
+  # CelebA's files here have no validation images: training people it is.
+  found = sets.load(_config(root, name="celeba_identity"), image_size=16)
+  names = found.faces.names
+  assert len(found.train) == 1 and len(found.validation) == 2
+  chosen = {names[person] for person in found.validation}
+  assert chosen == listing.lowest(names, 2) and not found.test
+
+
+@pytest.mark.parametrize(
+  "fields, match",
+  [
+    ({"name": "folder/other"}, "folder/other is not prepared.*folder/people"),
+    ({"name": "folder"}, "facesiam prepare --dataset=folder"),
+    ({"name": "lfw"}, "facesiam prepare --dataset=lfw"),
+    ({"name": "nothing"}, "choose from"),
+    ({"name": "folder/../../x"}, "not prepared"),
+    ({"num_validation": 4}, "must be 0 to 3"),
+    ({"num_validation": -1}, "must be 0 to 3"),
+    ({"memory_gb": 1e-6}, "memory_gb.*image_size"),
+    ({"name": "insightface_bin/lfw"}, "evaluated on, not trained"),
+    ({"name": "olivetti", "channels": 3}, "no colours"),
+    ({"name": "olivetti/x"}, "no variants"),
+  ],
+)
+def test_what_cannot_be_loaded(root, fields, match):
+  with pytest.raises(errors.UserError, match=match):
+    sets.load(_config(root, **fields), image_size=16)
+
+
+def test_memory_is_refused_before_anything_is_read(root, monkeypatch):
+  monkeypatch.setattr(in_memory, "_read", lambda *args: 1 / 0)
+  takes = 36 * 16 * 16 / 1e9
+  with pytest.raises(errors.UserError, match="memory_gb"):
+    sets.load(_config(root, memory_gb=takes * 0.99), image_size=16)
+  with pytest.raises(ZeroDivisionError):
+    sets.load(_config(root, memory_gb=takes * 1.01), image_size=16)
+
+
+def test_damage_is_told(root, tmp_path):
+  source = fake_sets.tree(tmp_path / "people", fake_sets.people(5, 2))
+  made, _ = catalogue.prepare(
+    "folder", catalogue.Options(source), data_dir=str(tmp_path / "data")
+  )
+  path = next(made.folder.glob("*train*array_record*"))
+  data = bytearray(path.read_bytes())
+  data[-99] ^= 4
+  path.write_bytes(data)
+  with pytest.raises(errors.UserError, match="damaged: run facesiam prepare"):
+    sets.load(_config(tmp_path, num_validation=0), image_size=16)
+
+
+def test_an_old_config_loads(root):
+  config = _config(root).unlock()
+  for name in ("channels", "crop", "memory_gb"):
+    del config[name]
+  assert sets.load(config, image_size=16).faces.images.shape[-1] == 1
+
+
+@pytest.mark.parametrize(
+  "field, value", [("channels", 2), ("crop", 0.0), ("memory_gb", -1.0)]
+)
+def test_fields_out_of_range(field, value):
+  config = config_lib.default_config()
+  config.dataset[field] = value
+  with pytest.raises(errors.UserError, match=f"dataset.{field}"):
+    config_lib.validate(config)
+
+
+@pytest.mark.slow
+def test_a_run_on_a_folder(root, tmp_path):
+  config = config_lib.default_config()
+  with config.unlocked():
+    config.dataset.update(_config(root, channels=3).to_dict())
+    config.image_size = 16
+    config.num_steps = 0
+    config.encoder.name = "gabor"
+    config.encoder.args = {"dim": 8}
+    config.start.kind = "whitening"
+    config.start.num_copies = 0
+    config.standardize.kind = "per_image"
+    config.calibration.target_fmr = 0.0
+    config.dataset.channels = 1
+  bundle = run.train(config, tmp_path / "run")
+  assert bundle.alignment == "mine" and bundle.channels == 1
+  loaded = facesiam_jax.load(tmp_path / "run" / "bundle")
+  assert loaded.spec["config"]["dataset"]["name"] == "folder/people"
