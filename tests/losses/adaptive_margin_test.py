@@ -45,6 +45,15 @@ def test_norm_statistics_are_those_of_the_global_batch(count, devices):
   np.testing.assert_allclose(found.std, [expected[1]] * count, rtol=1e-6)
 
 
+def test_norms_are_clipped_at_both_ends_as_the_authors_do():
+  start = losses.NormStatistics()
+  near, far = (
+    losses.update_norm_statistics(start, np.full((3, 1), x, np.float32), rate=1)
+    for x in (0, 1e6)
+  )
+  np.testing.assert_allclose([near.mean, far.mean], [0.001, 100], rtol=1e-3)
+
+
 def test_norm_statistics_pass_no_gradient_and_trace_once():
   traces = []
 

@@ -183,6 +183,16 @@ def test_a_row_without_marked_entries_has_mean_zero():
   np.testing.assert_array_equal(_batch.row_means(x, marked), [2, 0, -2])
 
 
+def test_padding_is_zero_in_the_pairs():
+  columns = np.where(WEIGHTS[:, None] > 0, COLUMNS, np.float32(np.nan))
+  pairs = _batch.make_pairs(
+    columns[ROWS], IDS[ROWS], columns, IDS, ROWS, WEIGHTS
+  )
+  expected = np.where(WEIGHTS[:, None] > 0, COLUMNS, 0)
+  np.testing.assert_array_equal(pairs.columns, expected)
+  np.testing.assert_array_equal(pairs.anchors, expected[ROWS])
+
+
 def test_a_single_row_costs_nothing():
   row = np.zeros(1, np.int32)
 
