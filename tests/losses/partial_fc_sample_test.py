@@ -1,5 +1,6 @@
 """Which classes a step of Partial FC takes, and how many a shard keeps."""
 
+import functools
 import math
 import sys
 
@@ -36,7 +37,7 @@ def test_sample_does_not_know_the_number_of_devices(devices, monkeypatch):
   positives = np.zeros(48, bool)
   positives[[0, 13, 14, 40]] = True
 
-  def own(pair, positives):
+  def own(pair, positives, *, num_sampled):
     shard = len(positives)
     # Three padding rows behind 45 classes are never drawn.
     return sample_classes(
@@ -44,14 +45,17 @@ def test_sample_does_not_know_the_number_of_devices(devices, monkeypatch):
       positives,
       lax.axis_index(AXIS) * shard + jnp.arange(shard),
       num_classes=45,
-      num_sampled=20,
+      num_sampled=num_sampled,
       axis_name=AXIS,
     )
 
   spec = jax.sharding.PartitionSpec
-  for count in COUNTS:
+  # Of few classes the largest number is small, of most it has all 32 bits.
+  for count, num_sampled in zip(
+    [*COUNTS, 4], [20, 20, 20, 20, 40], strict=True
+  ):
     mapped = parallel.pmap(
-      own,
+      functools.partial(own, num_sampled=num_sampled),
       parallel.make_mesh(devices[:count]),
       in_specs=(spec(), spec(AXIS)),
     )
@@ -61,7 +65,7 @@ def test_sample_does_not_know_the_number_of_devices(devices, monkeypatch):
         wrong.priorities(KEY, 45) % np.uint32(distinct),
         np.flatnonzero(positives),
         np.ones(4),
-        20,
+        num_sampled,
       )
       np.testing.assert_array_equal(np.flatnonzero(found), expected)
 

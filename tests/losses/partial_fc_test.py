@@ -313,6 +313,15 @@ def test_an_overflow_gives_nan_and_no_wrong_number(columns, monkeypatch):
   assert np.isnan(found).all() == (columns < 5)
 
 
+def test_a_cosine_equal_to_the_largest_negative_is_no_noise():
+  axes = np.eye(5, dtype=np.float32)
+  # Class 1 lies on the embeddings, which are of class 0: a cosine of just 1.
+  x, w, y = axes[[0] * 8], axes[[1, 0, 1, 1, 1, 1, 1]], np.zeros_like(Y)
+  run = lambda bound: small(x, w, y, largest_negative=bound)[0]
+  np.testing.assert_array_equal(run(1.0), run(None))
+  assert (run(0.999) < run(1.0)).all()
+
+
 def test_noisy_negatives_count_as_zero():
   run = jax.jit(lambda *arrays: small(*arrays, largest_negative=0.3)[0])
   found = run(X, W, Y, np.ones(8, np.float32))
