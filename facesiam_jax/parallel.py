@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -72,6 +73,51 @@ def pmap(
 def replicate(tree: Any, mesh: Mesh) -> Any:
   """Puts a copy of every leaf on every device of the mesh."""
   return jax.device_put(tree, NamedSharding(mesh, P()))
+
+
+def process_rows(global_batch: int, mesh: Mesh) -> np.ndarray:
+  """Returns the rows of the global batch that this process's devices hold.
+
+  Args:
+    global_batch: B, a multiple of the number of devices.
+    mesh: from `make_mesh`; may span processes.
+
+  Returns:
+    int32 [b], rising; the shares of all processes are disjoint and make up
+    0..B-1.
+
+  Raises:
+    ValueError: if B is not a multiple of the number of devices.
+  """
+  if global_batch % mesh.size:
+    raise ValueError(
+      f"the global batch of {global_batch} rows does not divide by "
+      f"{mesh.size} devices."
+    )
+  held = NamedSharding(mesh, P(AXIS)).addressable_devices_indices_map(
+    (global_batch,)
+  )
+  everything = np.arange(global_batch, dtype=np.int32)
+  shares = [everything[index] for index in held.values()]
+  return np.sort(np.concatenate(shares))
+
+
+def split(tree: Any, global_batch: int, mesh: Mesh) -> Any:
+  """Makes global arrays of this process's rows, split over the devices.
+
+  Args:
+    tree: arrays [b, ...] of the rows `process_rows` names, in that order.
+    global_batch: B.
+    mesh: from `make_mesh`; may span processes.
+
+  Returns:
+    The tree with global arrays [B, ...], split along their first axis.
+  """
+  sharding = NamedSharding(mesh, P(AXIS))
+  place = lambda x: jax.make_array_from_process_local_data(
+    sharding, x, (global_batch, *x.shape[1:])
+  )
+  return jax.tree.map(place, tree)
 
 
 def own_rows(global_batch: int) -> jax.Array:

@@ -7,6 +7,7 @@ from typing import Any
 import ml_collections
 
 from facesiam_jax import errors
+from facesiam_jax.data import feeds
 
 _CALIBRATIONS = ("validation", "cross_fit")
 _STARTS = ("random", "whitening")
@@ -29,7 +30,7 @@ def default_config() -> ml_collections.ConfigDict:
   # Length of the run in optimizer steps; 0 keeps the start, if it is fitted.
   c.num_steps = 400
   # Steps in one call of the compiled function; 0 = 1 on CPU, up to 50 on
-  # GPU and TPU.
+  # GPU and TPU. With a streaming feed always 1.
   c.steps_per_call = 0
   # A line of metrics, a measurement on validation people, a checkpoint: every
   # so many steps. The last two are multiples of the first.
@@ -55,6 +56,18 @@ def default_config() -> ml_collections.ConfigDict:
   c.dataset.crop = 1.0
   # The most that faces may take in memory, on the host and on each device.
   c.dataset.memory_gb = 4.0
+
+  # How the faces reach the device. "resident": all of them live there;
+  # "streaming": each step's are read for it; "auto": resident where they fit
+  # into memory_gb gigabytes of each device.
+  c.feed = ml_collections.ConfigDict()
+  c.feed.kind = "auto"
+  c.feed.memory_gb = 4.0
+  # Of streaming: reader threads (0 = one for each core), worker processes
+  # (0 = none), batches that wait ready.
+  c.feed.threads = 0
+  c.feed.workers = 0
+  c.feed.prefetch = 2
 
   c.encoder = ml_collections.ConfigDict()
   c.encoder.name = "article_cnn"
@@ -215,6 +228,19 @@ def _validate_dataset(c: ml_collections.ConfigDict) -> None:
   _require(c.memory_gb > 0, "dataset.memory_gb", c.memory_gb, "more than 0")
 
 
+def _validate_feed(c: ml_collections.ConfigDict) -> None:
+  """Checks how the faces reach the device."""
+  feed = c.feed
+  _require(
+    feed.kind in feeds.KINDS, "feed.kind", feed.kind, f"in {feeds.KINDS}"
+  )
+  _require(feed.memory_gb > 0, "feed.memory_gb", feed.memory_gb, "more than 0")
+  for name, least in (("threads", 0), ("workers", 0), ("prefetch", 1)):
+    _require(
+      feed[name] >= least, f"feed.{name}", feed[name], f"at least {least}"
+    )
+
+
 def validate(config: ml_collections.ConfigDict) -> None:
   """Checks a config before anything is read or written.
 
@@ -228,6 +254,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
   _check_fields(config)
   c = config
   _validate_start(c)
+  _validate_feed(c)
   _require(c.image_size >= 16, "image_size", c.image_size, "at least 16")
   _require(
     c.steps_per_call >= 0, "steps_per_call", c.steps_per_call, "at least 0"

@@ -1,5 +1,6 @@
 """The training loop of one network: resumes by itself, ends with a state."""
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -16,8 +17,8 @@ import ml_collections
 import numpy as np
 import tqdm
 
-from facesiam_jax import encoders, errors, heads, parallel
-from facesiam_jax.data import resident
+from facesiam_jax import encoders, errors, heads, parallel, sampling
+from facesiam_jax.data import feeds
 from facesiam_jax.encoders import inference
 from facesiam_jax.metrics import collapse
 from facesiam_jax.training import (
@@ -41,11 +42,12 @@ class Split:
   """Images of some people.
 
   Attributes:
-    images: uint8 [N, H, W, C].
+    images: uint8 [N, H, W, C]; or `data.records.RecordImages`, read when
+      asked for.
     identity_ids: int32 [N].
   """
 
-  images: np.ndarray
+  images: Any
   identity_ids: np.ndarray
 
 
@@ -186,10 +188,11 @@ def make_measure(
   embedder = make_embedder(
     recipe, dataclasses.replace(settings, mirror=False, shift=0.0, scale=0.0)
   )
-  data = resident.make_resident(validation.images, validation.identity_ids)
+  index = sampling.index_identities(validation.identity_ids)
+  numbers = np.unique(validation.identity_ids, return_inverse=True)[1]
   key = jax.random.fold_in(jax.random.key(recipe.seed), _EVAL)
-  rows = np.asarray(recipe.objective.draw_eval(data.index, key))
-  ids = jnp.asarray(data.identity_ids)[rows]
+  rows = np.asarray(recipe.objective.draw_eval(index, key))
+  ids = jnp.asarray(numbers[rows], jnp.int32)
 
   @jax.jit
   def judge(params: Any, embeddings: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -216,16 +219,21 @@ def make_measure(
   return measure
 
 
-def resolve_steps_per_call(config: ml_collections.ConfigDict) -> int:
+def resolve_steps_per_call(
+  config: ml_collections.ConfigDict, streamed: bool = False
+) -> int:
   """Returns how many steps one call makes: a divisor of every interval.
 
   Args:
     config: a valid training config; `steps_per_call` = 0 leaves the choice
       to the platform: 1 on CPU, where a call costs nothing, up to 50 elsewhere.
+    streamed: whether each step has a batch of its own, and so a call.
 
   Returns:
     The number of steps, >= 1.
   """
+  if streamed:
+    return 1
   wanted = config.steps_per_call
   if not wanted:
     wanted = 1 if jax.default_backend() == "cpu" else _MOST_STEPS_PER_CALL
@@ -247,19 +255,19 @@ class _Run:
     self.mesh = parallel.make_mesh()
     self.recipe = make_recipe(config)
     self._check_batch()
-    data = resident.make_resident(train.images, train.identity_ids)
-    self.data = parallel.replicate(data, self.mesh)
-    self.chunk = resolve_steps_per_call(config)
+    self.feed = self._make_feed(train)
+    self.chunk = resolve_steps_per_call(config, self.feed.streamed)
     self.train_steps = step_lib.make_train_steps(
-      self.recipe, self.mesh, self.chunk
+      self.recipe, self.mesh, self.chunk, streamed=self.feed.streamed
     )
     self.measure = None
     if validation is not None:
       settings = settings_of(config, self.recipe)
       self.measure = make_measure(self.recipe, settings, validation)
     self.train = train
-    num_people = data.index.counts.shape[0]
-    state = init_state(self.recipe, train.images.shape[1:], num_people)
+    state = init_state(
+      self.recipe, train.images.shape[1:], self.feed.num_people
+    )
     self.state = parallel.replicate(state, self.mesh)
     self.pending: list[dict[str, jax.Array]] = []
     self.loss = math.nan
@@ -272,6 +280,17 @@ class _Run:
         f"the config's batch of {objective.batch_rows} images does not divide "
         f"evenly by {devices} devices; change config.objective.args."
       )
+
+  def _make_feed(self, train: Split) -> feeds.Feed:
+    return feeds.make_feed(
+      self.config.feed,
+      train.images,
+      train.identity_ids,
+      objective=self.recipe.objective,
+      draw_key=self.recipe.draw_key(),
+      mesh=self.mesh,
+      num_steps=self.config.num_steps,
+    )
 
   def start(self) -> None:
     """Fits the encoder's last layer in closed form, where the config says."""
@@ -351,7 +370,7 @@ class _Run:
     rows = self.recipe.objective.batch_rows
     since = time.perf_counter()
     while step < config.num_steps:
-      self.state, metrics = self.train_steps(self.state, self.data)
+      self.state, metrics = self.train_steps(self.state, self.feed.at(step))
       self.pending.append(metrics)
       step += self.chunk
       last = step == config.num_steps
@@ -401,7 +420,10 @@ def fit(
   folder = pathlib.Path(workdir)
   folder.mkdir(parents=True, exist_ok=True)
   run = _Run(config, folder, train, validation)
-  with checkpoint.Checkpointer(folder) as saver:
+  with (
+    contextlib.closing(run.feed),
+    checkpoint.Checkpointer(folder) as saver,
+  ):
     restored = saver.restore_latest(run.state)
     if restored is None:
       run.start()

@@ -14,7 +14,7 @@ import optax
 from jax import lax
 
 from facesiam_jax import augment, glasses, ops, parallel, preprocess
-from facesiam_jax.data import resident
+from facesiam_jax.data import resident, streaming
 from facesiam_jax.metrics import collapse
 from facesiam_jax.training import objectives
 from facesiam_jax.training import state as state_lib
@@ -165,26 +165,40 @@ def _update(
   )
 
 
+def _own_faces(
+  recipe: Recipe,
+  data: resident.Resident | streaming.Batch,
+  rows: jax.Array,
+  step: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the device's own faces of a step, uint8, and who they show."""
+  if isinstance(data, streaming.Batch):
+    return data.images, data.identity_ids
+  own = recipe.objective.draw(data.index, recipe.draw_key(), step)[rows]
+  return data.images[own], data.identity_ids[own]
+
+
 def train_step(
-  recipe: Recipe, state: state_lib.TrainState, data: resident.Resident
+  recipe: Recipe,
+  state: state_lib.TrainState,
+  data: resident.Resident | streaming.Batch,
 ) -> tuple[state_lib.TrainState, dict[str, jax.Array]]:
   """Makes one step; only inside a function mapped by `parallel.pmap`.
 
   Args:
     recipe: the static parts.
     state: the same on every device.
-    data: the training split, the same on every device.
+    data: the training split, the same on every device; or the device's own
+      rows of the step's batch.
 
   Returns:
     (state, metrics): the new state and the global batch's loss, accuracy,
     gradient norm and spread of the embeddings (`metrics.collapse`), float32
     scalars, all the same on every device.
   """
-  drawn = recipe.objective.draw(data.index, recipe.draw_key(), state.step)
   rows = parallel.own_rows(recipe.objective.batch_rows)
-  own = drawn[rows]
-  ids = data.identity_ids[own]
-  images = training_images(recipe, data.images[own], rows, state.step)
+  faces, ids = _own_faces(recipe, data, rows, state.step)
+  images = training_images(recipe, faces, rows, state.step)
   dropout_key = recipe.step_key(_DROPOUT, state.step)
 
   def local_loss(params: Any) -> tuple[jax.Array, Any]:
@@ -213,7 +227,11 @@ def train_step(
 
 
 def make_train_steps(
-  recipe: Recipe, mesh: jax.sharding.Mesh, num_steps: int
+  recipe: Recipe,
+  mesh: jax.sharding.Mesh,
+  num_steps: int,
+  *,
+  streamed: bool = False,
 ) -> Callable[..., tuple[state_lib.TrainState, dict[str, jax.Array]]]:
   """Returns a mapped, jitted function that makes `num_steps` steps.
 
@@ -222,13 +240,20 @@ def make_train_steps(
     mesh: from `parallel.make_mesh`.
     num_steps: steps a call, >= 1. One chunk length must be kept for the whole
       run: a loop and a scan of the same step differ in the last bits.
+    streamed: whether the data are a `streaming.Batch`, split over the devices,
+      or a `resident.Resident`, a copy on each.
 
   Returns:
     (state, data) -> (state, metrics [num_steps]); the state is donated.
+
+  Raises:
+    ValueError: for more than one step a call on a batch that is for one.
   """
+  if streamed and num_steps != 1:
+    raise ValueError(f"a batch is for one step, not for {num_steps}.")
 
   def steps(
-    state: state_lib.TrainState, data: resident.Resident
+    state: state_lib.TrainState, data: resident.Resident | streaming.Batch
   ) -> tuple[state_lib.TrainState, dict[str, jax.Array]]:
     body = lambda carry, _: train_step(recipe, carry, data)
     if num_steps == 1:
@@ -237,10 +262,11 @@ def make_train_steps(
     return lax.scan(body, state, None, length=num_steps)
 
   spec = jax.sharding.PartitionSpec()
+  own = jax.sharding.PartitionSpec(parallel.AXIS)
   return parallel.pmap(
     steps,
     mesh,
-    in_specs=(spec, spec),
+    in_specs=(spec, own if streamed else spec),
     out_specs=(spec, spec),
     donate_argnums=(0,),
   )

@@ -1,0 +1,128 @@
+"""How faces reach the device: the two feeds behind one interface.
+
+A feed's `at(step)` is what the step function takes besides the state. Resident:
+the whole split, the same at every step, drawn from on the device. Streaming:
+the step's own batch. Both draw the same rows.
+"""
+
+import logging
+from typing import Any, Protocol
+
+import jax
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh
+
+from facesiam_jax import errors, parallel
+from facesiam_jax.data import resident, streaming
+
+KINDS = ("auto", "resident", "streaming")
+
+
+class Feed(Protocol):
+  """What the training loop asks of a feed.
+
+  Attributes:
+    streamed: whether `at` gives a `streaming.Batch` (True) or a
+      `resident.Resident` (False).
+    num_people: M.
+  """
+
+  streamed: bool
+  num_people: int
+
+  def at(self, step: int) -> Any:
+    """Returns what the step function takes at a step."""
+
+  def close(self) -> None:
+    """Releases what the feed holds."""
+
+
+class Resident:
+  """The split on every device, as uint8."""
+
+  streamed = False
+
+  def __init__(self, images: Any, identity_ids: np.ndarray, mesh: Mesh) -> None:
+    data = resident.make_resident(images, identity_ids)
+    self.num_people = data.index.counts.shape[0]
+    self._data = parallel.replicate(data, mesh)
+
+  def at(self, step: int) -> resident.Resident:
+    """Returns the split, whatever the step."""
+    del step
+    return self._data
+
+  def close(self) -> None:
+    """Nothing is open."""
+
+
+def num_bytes(images: Any) -> int:
+  """Returns what images take on a device: one byte a number.
+
+  Args:
+    images: with a shape (N, H, W, C).
+
+  Returns:
+    The number of bytes.
+  """
+  return int(np.prod(images.shape, dtype=np.int64))
+
+
+def _is_resident(config: ml_collections.ConfigDict, images: Any) -> bool:
+  """Follows the config, or the budget where that leaves it open."""
+  needed = num_bytes(images) / 1e9
+  if config.kind == "resident" and needed > config.memory_gb:
+    raise errors.UserError(
+      f"{len(images)} faces of {images.shape[1:]} take {needed:.2f} GB on each"
+      f" device, more than config.feed.memory_gb={config.memory_gb}; raise"
+      ' it, or set config.feed.kind to "auto" or "streaming".'
+    )
+  return config.kind != "streaming" and needed <= config.memory_gb
+
+
+def make_feed(
+  config: ml_collections.ConfigDict,
+  images: Any,
+  identity_ids: np.ndarray,
+  *,
+  objective: streaming.Draws,
+  draw_key: jax.Array,
+  mesh: Mesh,
+  num_steps: int,
+) -> Feed:
+  """Returns the feed of a split that a config asks for.
+
+  Args:
+    config: the `feed` part of a training config. `kind` "auto" chooses
+      resident where the images fit into `memory_gb` of each device.
+    images: uint8 [N, H, W, C], in memory or `records.RecordImages`.
+    identity_ids: integers [N].
+    objective: draws the rows of each step.
+    draw_key: JAX random key, the same at every step.
+    mesh: from `parallel.make_mesh`.
+    num_steps: length of the run.
+
+  Returns:
+    The feed; to be closed.
+
+  Raises:
+    UserError: if the config insists on a resident feed that is too large.
+  """
+  log = logging.getLogger(__name__)
+  size = f"{len(images)} faces, {num_bytes(images) / 1e6:.1f} MB"
+  if _is_resident(config, images):
+    log.info("feed: resident, %s on each device.", size)
+    return Resident(images, identity_ids, mesh)
+  feed = streaming.Streaming(
+    images,
+    identity_ids,
+    objective=objective,
+    draw_key=draw_key,
+    mesh=mesh,
+    num_steps=num_steps,
+    options=streaming.Options(config.threads, config.workers, config.prefetch),
+  )
+  megabytes = feed.host_bytes / 1e6
+  log.info("feed: streaming, %s; %.1f MB on the host.", size, megabytes)
+  return feed
