@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from flax import struct
@@ -49,8 +50,8 @@ class Batch:
     identity_ids: person of each, 0..M-1, int32 [B].
   """
 
-  images: jax.Array | np.ndarray
-  identity_ids: jax.Array | np.ndarray
+  images: jax.Array
+  identity_ids: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Batches:
   @functools.cached_property
   def _draw(self) -> Callable[[int], jax.Array]:
     index = sampling.index_identities(self.identity_ids)
-    key = jax.random.wrap_key_data(self.key_data)
+    key = jax.random.wrap_key_data(jnp.asarray(self.key_data))
     return jax.jit(lambda step: self.objective.draw(index, key, step))
 
   def rows(self, step: int) -> np.ndarray:

@@ -175,7 +175,8 @@ def _own_faces(
   if isinstance(data, streaming.Batch):
     return data.images, data.identity_ids
   own = recipe.objective.draw(data.index, recipe.draw_key(), step)[rows]
-  return data.images[own], data.identity_ids[own]
+  images, ids = jnp.asarray(data.images), jnp.asarray(data.identity_ids)
+  return images[own], ids[own]
 
 
 def train_step(
