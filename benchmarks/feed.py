@@ -30,7 +30,6 @@ import pathlib
 import platform
 import statistics
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -71,62 +70,6 @@ def _source() -> pathlib.Path:
   given = os.environ.get("FACESIAM_SHARED_DATA")
   folder = pathlib.Path(given or _ROOT.parent / "shared" / "data")
   return folder / "celeba_wild112.tar"
-
-
-def _jpegs(scratch: pathlib.Path) -> list[pathlib.Path]:
-  """Returns the JPEG files, sorted by person and image."""
-  folder = _source()
-  if folder.is_file():
-    with tarfile.open(folder) as tar:
-      tar.extractall(scratch / "photos", filter="data")
-    folder = scratch / "photos"
-  found = sorted(folder.rglob("*.jpg"))
-  if not found:
-    raise SystemExit(f"there is no JPEG in {folder}; give --photos.")
-  return found
-
-
-def _write_records(paths: list[pathlib.Path], scratch: pathlib.Path) -> str:
-  """Writes the files as a tfds data set; returns its folder."""
-  import io
-
-  import tensorflow_datasets as tfds
-
-  class BenchmarkFaces(tfds.core.GeneratorBasedBuilder):
-    """The files as they are, in order."""
-
-    VERSION = tfds.core.Version("1.0.0")
-
-    def _info(self) -> tfds.core.DatasetInfo:
-      features = {
-        "image": tfds.features.Image(
-          shape=(112, 112, 3), encoding_format="jpeg"
-        ),
-        "identity": tfds.features.Text(),
-      }
-      return tfds.core.DatasetInfo(
-        builder=self,
-        features=tfds.features.FeaturesDict(features),
-        disable_shuffling=True,
-      )
-
-    def _split_generators(self, dl_manager: object) -> dict[str, Any]:
-      del dl_manager
-      return {"train": self._generate_examples()}
-
-    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-      for number, path in enumerate(paths):
-        image = io.BytesIO(path.read_bytes())
-        yield number, {"image": image, "identity": path.parent.name}
-
-  tfds.disable_progress_bar()
-  builder = BenchmarkFaces(
-    data_dir=str(scratch / "tfds"), file_format="array_record"
-  )
-  builder.download_and_prepare(
-    download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-  )
-  return str(builder.data_path)
 
 
 def _resident(images: np.ndarray, ids: np.ndarray) -> Deliver:
@@ -384,12 +327,14 @@ def main(argv: list[str]) -> None:
   """Runs all cases and writes the results."""
   del argv
   environment = _environment()
+  import feed_data
+
   from facesiam_jax.data import records
 
   with tempfile.TemporaryDirectory() as folder:
     scratch = pathlib.Path(folder)
-    paths = _jpegs(scratch)
-    faces = records.open_faces(_write_records(paths, scratch))
+    paths = feed_data.jpegs(_source(), scratch)
+    faces = records.open_faces(feed_data.write_records(paths, scratch))
     memory = _memory_case(faces)
     cases = [_streaming_case(faces, paths), *_resident_cases(faces)]
     wait = _wait_case(faces)

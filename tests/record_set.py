@@ -88,3 +88,13 @@ def _builder(tfds, folder, images, ids, kind, left_out):
         yield number, {k: v for k, v in example.items() if k not in left_out}
 
   return SmallFaces(data_dir=str(folder), file_format="array_record")
+
+
+def load(config, image_size):
+  """A data set for config.dataset.name = "record_set:load"."""
+  from facesiam_jax.data import records, sets
+
+  faces = records.open_faces(config.data_dir, size=image_size)
+  people = tuple(range(6))
+  count = config.num_validation
+  return sets.DataSet(faces, people[count:], people[:count], test=(6, 7))

@@ -79,6 +79,14 @@ def _load_olivetti(
   return DataSet(faces, tuple(train), tuple(validation), tuple(test))
 
 
+def _load_synthetic(
+  config: ml_collections.ConfigDict, image_size: int
+) -> DataSet:
+  from facesiam_jax.data import synthetic  # It needs this module.
+
+  return synthetic.load(config, image_size)
+
+
 def _load_prepared(
   config: ml_collections.ConfigDict, image_size: int
 ) -> DataSet:
@@ -95,6 +103,7 @@ _LOADERS = {
   "folder": _load_prepared,
   "insightface_bin": _load_prepared,
   "lfw": _load_prepared,
+  "synthetic": _load_synthetic,
   "vggface2": _load_prepared,
 }
 

@@ -56,6 +56,9 @@ def default_config() -> ml_collections.ConfigDict:
   c.dataset.crop = 1.0
   # The most that faces may take in memory, on the host and on each device.
   c.dataset.memory_gb = 4.0
+  # Of "synthetic": drawn people, and pictures of each.
+  c.dataset.num_people = 200
+  c.dataset.images_per_person = 20
 
   # How the faces reach the device. "resident": all of them live there;
   # "streaming": each step's are read for it; "auto": resident where they fit
