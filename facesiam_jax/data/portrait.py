@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from facesiam_jax.data import portrait_solid as solid
+from facesiam_jax.data.portrait_solid import Canvas, Person, Shot
 
 
 def _inside(distance: jax.Array, softness: jax.Array | float) -> jax.Array:
@@ -23,7 +24,12 @@ def _over(picture: jax.Array, mask: jax.Array, colour: jax.Array) -> jax.Array:
   return picture + mask[..., None] * (colour - picture)
 
 
-def _strands(at: solid.Canvas) -> jax.Array:
+def _shaded(colour: jax.Array, level: jax.Array) -> jax.Array:
+  """A colour [3] at a level [S, S] of light: [S, S, 3]."""
+  return colour.reshape(1, 1, 3) * level[..., None]
+
+
+def _strands(at: Canvas) -> jax.Array:
   """Fine light and dark lines that run down from the crown."""
   angle = jnp.arctan2(at.x, at.y + 1.3)
   waves = jnp.sin(70.0 * angle + 3.0 * jnp.sin(5.0 * at.y))
@@ -32,16 +38,14 @@ def _strands(at: solid.Canvas) -> jax.Array:
   return 1.0 + 0.12 * strength * waves
 
 
-def _hair_colour(
-  person: solid.Person, shot: solid.Shot, at: solid.Canvas
-) -> jax.Array:
+def _hair_colour(person: Person, shot: Shot, at: Canvas) -> jax.Array:
   shine = solid.bump((at.x - 0.35 * shot.light_x) / 0.35, (at.y + 0.62) / 0.16)
   level = (0.55 + 0.45 * shot.ambient) * _strands(at) + 0.35 * shine
-  return person.hair * level[..., None]
+  return _shaded(person.hair, level)
 
 
 def _paint_behind(
-  picture: jax.Array, person: solid.Person, shot: solid.Shot, at: solid.Canvas
+  picture: jax.Array, person: Person, shot: Shot, at: Canvas
 ) -> jax.Array:
   """Hair behind the head, neck and shoulders, ears."""
   edge = 1.5 * at.pixel
@@ -59,27 +63,22 @@ def _paint_behind(
   picture = _over(picture, _inside(neck, edge), person.skin * shade * 0.85)
   shoulder = 0.83 + 0.35 * at.x**2 + 0.25 * solid.bump(at.x / 0.3, 0.0 * at.y)
   picture = _over(picture, _inside(shoulder - at.y, edge), shot.clothes * shade)
-  for side in solid.SIDES:
-    # An ear goes out of sight on the side that turns away.
-    hidden = 0.12 * jnp.maximum(-side * jnp.sin(shot.yaw), 0.0) * 2.0
-    ear_x = at.x - side * (person.width + 0.01 - hidden)
-    ear = ((ear_x / (0.55 * person.ears)) ** 2
-           + ((at.y - person.eye_row - 0.1) / person.ears) ** 2)  # fmt: skip
-    skin = person.skin * (shade * (0.75 + 0.2 * jnp.clip(ear, 0, 1))[..., None])
-    picture = _over(picture, _inside(jnp.sqrt(ear) - 1.0, edge / 0.1), skin)
-  return picture
+  # An ear goes out of sight on the side that turns away.
+  hidden = 0.24 * jnp.maximum(-jnp.sign(at.x) * jnp.sin(shot.yaw), 0.0)
+  ear_x = jnp.abs(at.x) - (person.width + 0.01 - hidden)
+  ear_y = at.y - person.eye_row - 0.1
+  ear = (ear_x / (0.55 * person.ears)) ** 2 + (ear_y / person.ears) ** 2
+  skin = _shaded(person.skin, shade * (0.75 + 0.2 * jnp.clip(ear, 0, 1)))
+  return _over(picture, _inside(jnp.sqrt(ear) - 1.0, edge / 0.1), skin)
 
 
-def _paint_eye(
-  picture: jax.Array,
-  person: solid.Person,
-  shot: solid.Shot,
-  at: solid.Canvas,
-  side: float,
+def _paint_eyes(
+  picture: jax.Array, person: Person, shot: Shot, at: Canvas
 ) -> jax.Array:
-  """Eyeball, iris, lids and brow of one side."""
+  """Eyeballs, irises, lids and brows, both sides at once."""
   edge = 1.5 * at.pixel
-  out = (at.u - side * person.eye_gap) * side
+  side = jnp.sign(at.u)
+  out = jnp.abs(at.u) - person.eye_gap
   row = at.v - person.eye_row + person.eye_tilt * out
   along = out / person.eye_width
   tall = person.eye_width * person.eye_height * shot.open_eyes
@@ -116,26 +115,22 @@ def _paint_eye(
   return _over(picture, 0.9 * _inside(brow, 1.6 * edge), 0.8 * person.hair)
 
 
-def _paint_nose(
-  picture: jax.Array, person: solid.Person, at: solid.Canvas
-) -> jax.Array:
+def _paint_nose(picture: jax.Array, person: Person, at: Canvas) -> jax.Array:
   """Nostrils and the shadow under the tip; the relief does the rest."""
   tip = solid.nose_tip(person)
   shadow = solid.bump(
     at.u / (1.3 * person.nose_width), (at.v - tip - 0.05) / 0.03
   )
   picture = _over(picture, 0.3 * shadow, 0.45 * person.skin)
-  for side in solid.SIDES:
-    hole = solid.bump(
-      (at.u - side * 0.55 * person.nose_width) / (0.36 * person.nose_width),
-      (at.v - tip - 0.02) / 0.018,
-    )
-    picture = _over(picture, 0.8 * hole, 0.25 * person.skin)
-  return picture
+  hole = solid.bump(
+    (jnp.abs(at.u) - 0.55 * person.nose_width) / (0.36 * person.nose_width),
+    (at.v - tip - 0.02) / 0.018,
+  )
+  return _over(picture, 0.8 * hole, 0.25 * person.skin)
 
 
 def _paint_mouth(
-  picture: jax.Array, person: solid.Person, shot: solid.Shot, at: solid.Canvas
+  picture: jax.Array, person: Person, shot: Shot, at: Canvas
 ) -> jax.Array:
   """Lips, and what is between them when the mouth is open."""
   edge = 1.5 * at.pixel
@@ -150,9 +145,11 @@ def _paint_mouth(
   lips = jnp.maximum(jnp.maximum(top - line, line - bottom), jnp.abs(along) - 1)
   pink = jnp.array([0.75, 0.3, 0.3])
   tone = person.skin * (1 - person.lip_red) + pink * person.lip_red
-  upper_darker = jnp.where(line < 0, 0.82, 1.0)[..., None]
+  upper_darker = jnp.where(line < 0, 0.82, 1.0)
   level = (0.5 + 0.5 * shot.ambient) * upper_darker
-  picture = _over(picture, 0.9 * _inside(lips, 1.5 * edge), tone * level)
+  picture = _over(
+    picture, 0.9 * _inside(lips, 1.5 * edge), _shaded(tone, level)
+  )
   hole = jnp.maximum(jnp.abs(line) - gap, jnp.abs(along) - 0.95)
   picture = _over(
     picture,
@@ -168,9 +165,7 @@ def _paint_mouth(
   return _over(picture, 0.7 * _inside(crack, edge), 0.3 * person.skin)
 
 
-def _paint_beard(
-  picture: jax.Array, person: solid.Person, at: solid.Canvas
-) -> jax.Array:
+def _paint_beard(picture: jax.Array, person: Person, at: Canvas) -> jax.Array:
   """Beard along the jaw, moustache over the mouth."""
   mouth = solid.mouth_row(person)
   # Below a line from the ears past the corners of the mouth; free of the lips.
@@ -183,16 +178,16 @@ def _paint_beard(
   sag = at.v - between - 0.05 * along**2
   bar = jnp.abs(sag) - 0.04 * jnp.clip(1.0 - along**2, 0.0, 1.0)
   bar = jnp.maximum(bar, jnp.abs(along) - 1.0)
-  grain = (0.75 * _strands(at))[..., None] * person.hair
+  grain = _shaded(person.hair, 0.75 * _strands(at))
   picture = _over(picture, 0.9 * person.beard * beard, grain)
   return _over(picture, 0.9 * person.moustache * _inside(bar, 0.03), grain)
 
 
 def _paint_front(
   picture: jax.Array,
-  person: solid.Person,
-  shot: solid.Shot,
-  at: solid.Canvas,
+  person: Person,
+  shot: Shot,
+  at: Canvas,
   head: jax.Array,
 ) -> jax.Array:
   """Hair over the forehead, and glasses."""
@@ -204,22 +199,18 @@ def _paint_front(
   fringe = jnp.maximum(at.v - line - 0.02 * jnp.sin(24.0 * at.u), crown)
   hair = _hair_colour(person, shot, at)
   picture = _over(picture, _inside(fringe, 3.0 * edge), hair)
-  for side in solid.SIDES:
-    out = (at.u - side * person.eye_gap) / (1.75 * person.eye_width)
-    down = (at.v - person.eye_row - 0.015) / (1.3 * person.eye_width)
-    ring = jnp.abs((out**4 + down**4) ** 0.25 - 1.0) * 0.17 - 0.014
-    rim = _inside(ring, edge) * head
-    picture = _over(picture, person.glasses * rim, jnp.full(3, 0.08))
+  out = (jnp.abs(at.u) - person.eye_gap) / (1.75 * person.eye_width)
+  down = (at.v - person.eye_row - 0.015) / (1.3 * person.eye_width)
+  ring = jnp.abs((out**4 + down**4) ** 0.25 - 1.0) * 0.17 - 0.014
+  gap = jnp.maximum(person.eye_gap - 1.75 * person.eye_width, 0.01)
   bridge = jnp.maximum(
-    jnp.abs(at.v - person.eye_row + 0.02) - 0.012,
-    jnp.abs(at.u) - jnp.maximum(person.eye_gap - 1.75 * person.eye_width, 0.01),
+    jnp.abs(at.v - person.eye_row + 0.02) - 0.012, jnp.abs(at.u) - gap
   )
-  return _over(
-    picture, person.glasses * _inside(bridge, edge) * head, jnp.full(3, 0.08)
-  )
+  frame = _inside(jnp.minimum(ring, bridge), edge) * head
+  return _over(picture, person.glasses * frame, jnp.full(3, 0.08))
 
 
-def draw(person: solid.Person, shot: solid.Shot, *, size: int) -> jax.Array:
+def draw(person: Person, shot: Shot, *, size: int) -> jax.Array:
   """Draws one picture, without noise.
 
   Args:
@@ -233,21 +224,18 @@ def draw(person: solid.Person, shot: solid.Shot, *, size: int) -> jax.Array:
   at = solid.canvas(person, shot, size)
   axis = jnp.linspace(-1.0, 1.0, size)
   fall = 1.0 + 0.25 * (shot.light_x * axis[None, :] - axis[:, None])
-  picture = jnp.clip(shot.background * fall[..., None], 0.0, 1.0)
+  picture = jnp.clip(_shaded(shot.background, fall), 0.0, 1.0)
   picture = _paint_behind(picture, person, shot, at)
   head = _inside((at.radius - 1.0) * 0.6, 1.5 * at.pixel)
   level = solid.lit(person, shot, at)
-  flush = jnp.zeros((size, size))
-  for side in solid.SIDES:
-    flush += solid.bump((at.u - side * 0.3) / 0.15, (at.v - 0.28) / 0.12)
-  skin = person.skin * (1.0 - 0.12 * flush[..., None] * jnp.array([0, 1, 1]))
-  face = skin * level[..., None]
+  flush = solid.bump((jnp.abs(at.u) - 0.3) / 0.15, (at.v - 0.28) / 0.12)
+  face = _shaded(person.skin, level)
+  face = _over(face, 0.12 * flush, face * jnp.array([[[1.0, 0.0, 0.0]]]))
   face = _paint_beard(face, person, at)
   face = _paint_nose(face, person, at)
   face = _paint_mouth(face, person, shot, at)
-  for side in solid.SIDES:
-    face = _paint_eye(face, person, shot, at, side)
+  face = _paint_eyes(face, person, shot, at)
   picture = _over(picture, head, face)
   picture = _paint_front(picture, person, shot, at, head)
-  tint = 1.0 + 0.08 * shot.warmth * jnp.array([1.0, 0.1, -1.0])
+  tint = 1.0 + 0.08 * shot.warmth * jnp.array([[[1.0, 0.1, -1.0]]])
   return jnp.clip(picture * shot.exposure * tint, 0.0, 1.0)

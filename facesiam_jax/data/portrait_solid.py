@@ -11,8 +11,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-SIDES = (-1.0, 1.0)
-
 
 class Person(NamedTuple):
   """What stays the same in all pictures of a person; all scalars but colours.
@@ -203,17 +201,15 @@ def _relief(person: Person, shot: Shot, at: Canvas) -> jax.Array:
   ridge = jnp.exp(-((at.u / wide) ** 2)) * (0.35 + 0.65 * along)
   height = person.nose_height * ridge * below * above
   mouth = mouth_row(person)
-  for side in SIDES:
-    out = at.u - side * person.eye_gap
-    socket = bump(out / 0.16, (at.v - person.eye_row) / 0.1)
-    cheek = bump(
-      (out - side * 0.05) / 0.15, (at.v - person.eye_row - 0.24) / 0.13
-    )
-    raised = person.cheek * (1.0 + 0.6 * jnp.maximum(shot.smile, 0.0))
-    wing = bump((at.u - side * person.nose_width * 0.8) / 0.045,
-                 (at.v - tip) / 0.05)  # fmt: skip
-    height = height - 0.045 * socket + raised * cheek
-    height = height + 0.35 * person.nose_height * wing
+  # Both halves at once; rounded where they meet, lest there be a crease.
+  half = jnp.sqrt(at.u**2 + 0.03**2)
+  out = half - person.eye_gap
+  socket = bump(out / 0.16, (at.v - person.eye_row) / 0.1)
+  cheek = bump((out - 0.05) / 0.15, (at.v - person.eye_row - 0.24) / 0.13)
+  raised = person.cheek * (1.0 + 0.6 * jnp.maximum(shot.smile, 0.0))
+  wing = bump((half - 0.8 * person.nose_width) / 0.045, (at.v - tip) / 0.05)
+  height = height - 0.045 * socket + raised * cheek
+  height = height + 0.35 * person.nose_height * wing
   lips = bump(at.u / person.mouth_width, (at.v - mouth) / (1.5 * person.lip))
   return height + 0.03 * lips + 0.03 * bump(at.u / 0.12, (at.v - 0.72) / 0.1)
 
