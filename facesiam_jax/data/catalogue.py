@@ -5,7 +5,6 @@ import dataclasses
 import importlib
 import pathlib
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from facesiam_jax import errors
@@ -122,9 +121,3 @@ def _check(dataset: str, options: Options, size: int | None) -> None:
       )
     if isinstance(value, int) and value < 0:
       raise errors.UserError(f"--{flag} must be at least 0, got {value}.")
-
-
-def described() -> Iterator[str]:
-  """Yields a line for each data set: its name and what it is."""
-  for name, (_, what) in sorted(SOURCES.items()):
-    yield f"{name}: {what}"

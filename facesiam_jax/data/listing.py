@@ -108,11 +108,14 @@ def in_order(items: Iterable[Item]) -> list[Item]:
 
 
 def printable(name: str) -> str:
-  """Returns a file name as text that can be stored and printed anywhere.
+  """Returns a file name as one line of text that can be stored anywhere.
 
-  Bytes of it that are not UTF-8 become backslash escapes.
+  Bytes of it that are not UTF-8, line breaks and other characters that do not
+  show become backslash escapes.
   """
-  return name.encode("utf-8", "backslashreplace").decode("utf-8")
+  return "".join(
+    c if c.isprintable() else c.encode("unicode_escape").decode() for c in name
+  )
 
 
 def canonical(name: str) -> str:

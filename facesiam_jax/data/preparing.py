@@ -229,12 +229,7 @@ def _count_bad(work: _Work, manifest: dict[str, Any]) -> None:
 def _finish(work: _Work, notes: list[dict[str, Any]]) -> None:
   """Makes a tfds data set of the parts and gives it its name."""
   _count_bad(work, {"parts": notes})
-  kept = [
-    item
-    for part, note in zip(work.parts, notes, strict=True)
-    for at, item in enumerate(part.items)
-    if str(at) not in note["bad"]
-  ]
+  kept = _kept(work, notes)
   if not kept:
     raise errors.UserError(
       f"{work.content.tree.path} holds no image that can be used:"
@@ -246,7 +241,11 @@ def _finish(work: _Work, notes: list[dict[str, Any]]) -> None:
   dataset = work.name.split("/")[0]
   splits = _name_files(work, notes, ready, dataset)
   shards.write_metadata(
-    ready, dataset, splits, f"Faces, prepared by facesiam_jax ({work.name})."
+    ready,
+    dataset,
+    splits,
+    encoding="png" if work.size else "jpeg",
+    text=f"Faces, prepared by facesiam_jax ({work.name}).",
   )
   _write_pairs(work, kept, ready)
   prepared.write_manifest(
@@ -263,6 +262,16 @@ def _finish(work: _Work, notes: list[dict[str, Any]]) -> None:
     # Out of the way in one step too.
     work.home.rename(work.scratch / "old")
   ready.rename(work.home)
+
+
+def _kept(work: _Work, notes: list[dict[str, Any]]) -> list[listing.Item]:
+  """Returns the images that are in the parts, in the order of the rows."""
+  return [
+    item
+    for part, note in zip(work.parts, notes, strict=True)
+    for at, item in enumerate(part.items)
+    if str(at) not in note["bad"]
+  ]
 
 
 def _name_files(

@@ -59,12 +59,19 @@ def _tfds() -> Any:
   return tfds
 
 
-def features() -> Any:
-  """Returns the tfds features of `Example`."""
+def features(encoding: str = "jpeg") -> Any:
+  """Returns the tfds features of `Example`.
+
+  Args:
+    encoding: what most images are, "jpeg" or "png"; readers look at the bytes.
+  """
   tfds = _tfds()
+  image = tfds.features.Image(
+    shape=(None, None, 3), dtype=np.uint8, encoding_format=encoding
+  )
   return tfds.features.FeaturesDict(
     {
-      "image": tfds.features.Image(shape=(None, None, 3), dtype=np.uint8),
+      "image": image,
       "identity": np.int64,
       "name": tfds.features.Text(),
       "image_number": np.int64,
@@ -130,7 +137,12 @@ def file_name(dataset: str, split: str, number: int, count: int) -> str:
 
 
 def write_metadata(
-  folder: pathlib.Path, dataset: str, splits: Sequence[Split], text: str
+  folder: pathlib.Path,
+  dataset: str,
+  splits: Sequence[Split],
+  *,
+  encoding: str,
+  text: str,
 ) -> None:
   """Writes what tfds needs to read the files of a folder.
 
@@ -138,6 +150,7 @@ def write_metadata(
     folder: holds them, under the names of `file_name`.
     dataset: name of the data set.
     splits: what is there.
+    encoding: as in `features`.
     text: a description.
   """
   tfds = _tfds()
@@ -157,7 +170,7 @@ def write_metadata(
     warnings.simplefilter("ignore")
     tfds.folder_dataset.write_metadata(
       data_dir=folder,
-      features=features(),
+      features=features(encoding),
       split_infos=infos,
       version=VERSION,
       check_data=False,

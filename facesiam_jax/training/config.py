@@ -54,7 +54,7 @@ def default_config() -> ml_collections.ConfigDict:
   # Side of the square in the middle of an image that is scaled to image_size,
   # as a share of the shorter side. Olivetti has a framing of its own.
   c.dataset.crop = 1.0
-  # The most that faces may take in memory, on the host and on each device.
+  # The most that the faces of a prepared data set may take in memory.
   c.dataset.memory_gb = 4.0
   # Of "synthetic": drawn people, and pictures of each.
   c.dataset.num_people = 200

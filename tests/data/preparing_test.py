@@ -302,6 +302,25 @@ def test_names_with_odd_bytes_are_stored_escaped(source, tmp_path):
   assert row.name == r"b\udcff dé" and row.file.endswith(r"1 \udcfe.jpg")
 
 
+def test_a_line_break_in_a_name_breaks_no_list(source, tmp_path):
+  fake_sets.tree(source, {"An\nn\ttest/1\n2.jpg": fake_sets.jpeg(77)})
+  made, _ = _prepare(source, tmp_path / "data")
+  (row,) = [row for row in made.rows() if row.image == fake_sets.jpeg(77)]
+  assert row.name == r"An\nn\ttest"
+  lines = (made.folder / "people.txt").read_text().splitlines()
+  assert len(lines) == 6 and all(line.count("\t") == 2 for line in lines[1:])
+  # The list serves as a partition, and says the same.
+  again, problems = _prepare(
+    source,
+    tmp_path / "data",
+    variant="again",
+    partition=made.folder / "people.txt",
+    num_validation=0,
+    num_test=0,
+  )
+  assert not problems.counts and list(again.rows()) == list(made.rows())
+
+
 def test_two_at_once_make_one(source, tmp_path):
   code = _KILLED.replace("preparing.encoded.keep = slow\n", "")
   processes = [

@@ -51,7 +51,7 @@ def read(path: pathlib.Path, problems: listing.Problems) -> listing.Listing:
     problems,
     partitions=("test",),
     protocols={PROTOCOL: pairs.in_folds(same)},
-    alignment="arcface112",
+    alignment="arcface_112",
   )
 
 

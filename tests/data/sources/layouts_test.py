@@ -427,7 +427,7 @@ def test_vggface2(tmp_path):
 def test_insightface_bin(tmp_path, protocol):
   path = fake_sets.insightface_bin(tmp_path / "agedb_30.bin", 20, protocol)
   variant, content = _list(insightface_bin, path)
-  assert variant == "agedb_30" and content.alignment == "arcface112"
+  assert variant == "agedb_30" and content.alignment == "arcface_112"
   assert [content.tree.read(i.file) for i in content.items] == [
     fake_sets.jpeg(n, (16, 16)) for n in range(40)
   ]
