@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import re
 from typing import Any, Protocol
 
 import ml_collections
@@ -114,8 +115,9 @@ def load(config: ml_collections.ConfigDict, *, image_size: int) -> DataSet:
   Args:
     config: the `dataset` part of a training config; `name` is a name of this
       module's table, with its variant after a slash where it has some
-      ("folder/pins112"), or "package.module:function" for a function of your
-      own with the signature (config, image_size) -> DataSet.
+      ("folder/pins112") and commas between several prepared sets, or
+      "package.module:function" for a function of your own with the signature
+      (config, image_size) -> DataSet.
     image_size: height and width of the faces, pixels.
 
   Returns:
@@ -134,8 +136,8 @@ def load(config: ml_collections.ConfigDict, *, image_size: int) -> DataSet:
         f"config.dataset.name={config.name!r} cannot be imported ({error}); "
         "give package.module:function."
       ) from error
-  elif config.name.split("/")[0] in _LOADERS:
-    loader = _LOADERS[config.name.split("/")[0]]
+  elif (first := re.split("[/,]", config.name)[0]) in _LOADERS:
+    loader = _LOADERS[first]
   else:
     raise errors.UserError(
       f"config.dataset.name is {config.name!r}; choose from "

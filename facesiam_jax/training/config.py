@@ -41,6 +41,7 @@ def default_config() -> ml_collections.ConfigDict:
   c.ema_decay = 0.0
 
   c.dataset = ml_collections.ConfigDict()
+  # One of data/sets.py, or several prepared ones with commas between.
   c.dataset.name = "olivetti"
   c.dataset.data_dir = ""
   # Olivetti: which of its four groups of ten people is held out for the test.

@@ -59,7 +59,7 @@ def test_faces_people_and_names(root, capsys):
   data = sets.load(_config(root), image_size=16)
   assert data.faces.images.shape == (36, 16, 16, 1)
   assert data.faces.images.dtype == np.uint8 and data.alignment == "mine"
-  assert "36 images of 9 people" in capsys.readouterr().err
+  assert "folder/people: 36 images at 16x16x1 take" in capsys.readouterr().err
   # Three are the set's own validation people; one of them is in no split.
   assert [len(p) for p in (data.train, data.validation, data.test)] == [4, 2, 2]
   everybody = data.train + data.validation + data.test
@@ -112,9 +112,37 @@ def test_validation_people_are_of_a_stable_hash(root):
   assert chosen == listing.lowest(names, 2) and not found.test
 
 
+def test_several_sets_are_one_and_the_held_out_stay_so(root, tmp_path):
+  """A person who is tested in one set is not trained on in the other."""
+  alone = sets.load(_config(root, num_validation=3), image_size=16)
+  names = alone.faces.names
+  files = {f"{name}/9.jpg": fake_sets.jpeg(n) for n, name in enumerate(names)}
+  source = fake_sets.tree(
+    tmp_path / "more",
+    files | {"new/1.jpg": b""} | {"other/1.jpg": fake_sets.jpeg(77)},
+  )
+  catalogue.prepare(
+    "folder",
+    catalogue.Options(source, num_validation=0, num_test=0),
+    data_dir=str(root / "data"),
+  )
+  for name in ("folder/people,folder/more", "folder/more,folder/people"):
+    both = sets.load(_config(root, name=name, num_validation=3), image_size=16)
+    assert both.faces.images.shape[0] == 36 + 9 + 1
+    assert both.alignment == "mixed"
+    for split in ("train", "validation", "test"):
+      got = {both.faces.names[p] for p in getattr(both, split)}
+      want = {names[p] for p in getattr(alone, split)}
+      assert got == want | ({"other"} if split == "train" else set())
+    images, ids = both.of(both.train)
+    assert len(images) == 4 * 4 + 4 + 1 and set(ids) == set(both.train)
+
+
 @pytest.mark.parametrize(
   "fields, match",
   [
+    ({"name": "folder/people,folder/other"}, "folder/other is not prepared"),
+    ({"name": "folder/people,olivetti"}, "olivetti is not prepared"),
     ({"name": "folder/other"}, "folder/other is not prepared.*folder/people"),
     ({"name": "folder"}, "facesiam prepare --dataset=folder"),
     ({"name": "lfw"}, "facesiam prepare --dataset=lfw"),
