@@ -313,6 +313,24 @@ def test_an_overflow_gives_nan_and_no_wrong_number(columns, monkeypatch):
   assert np.isnan(found).all() == (columns < 5)
 
 
+def test_padding_forces_no_class_into_the_sample():
+  rng = np.random.default_rng(3)
+  x, w = (rng.normal(size=(n, 5)).astype(np.float32) for n in (4, 40))
+  y, weights = np.array([7, 7, 7, 0], np.int32), np.array([1, 1, 1, 0.0])
+
+  @jax.jit
+  def pulls(key):
+    total = lambda w: small(
+      *(x, w, y, weights), num_classes=40, sample_fraction=0.1, key=key
+    )[0].sum()
+    return jnp.abs(jax.grad(total)(w)).sum(axis=-1) > 0
+
+  drawn = np.array([pulls(jax.random.key(seed)) for seed in range(4)])
+  # Class 7 is always there, class 0 of the padding is as rare as any.
+  assert drawn[:, 7].all() and not drawn[:, 0].all()
+  np.testing.assert_array_equal(drawn.sum(axis=1), 4)
+
+
 def test_a_cosine_equal_to_the_largest_negative_is_no_noise():
   axes = np.eye(5, dtype=np.float32)
   # Class 1 lies on the embeddings, which are of class 0: a cosine of just 1.
