@@ -115,16 +115,29 @@ def _part(
   while side < needed:
     side *= 2
   centre = matrix @ (size / 2, size / 2, 1)
-  corner = np.floor(centre - side * shrink / 2).astype(int)
+  # On whole blocks, so that what lies left and above of the photo is blocks.
+  corner = np.floor(centre / shrink - side / 2).astype(int) * shrink
   start = np.clip(corner, 0, image.shape[1::-1])
   end = np.clip(corner + side * shrink, 0, image.shape[1::-1])
-  part = np.zeros((side * shrink, side * shrink, image.shape[2]), np.uint8)
-  (left, top), (right, bottom) = start - corner, end - corner
-  part[top:bottom, left:right] = image[start[1] : end[1], start[0] : end[0]]
-  if shrink > 1:
-    # Whole multiples: the mean of each block of pixels.
-    part = cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA)
-    part = part.reshape(side, side, image.shape[2])
+  inside = image[start[1] : end[1], start[0] : end[0]]
+  inside = _shrunk(inside, shrink)
+  part = np.zeros((side, side, image.shape[2]), np.uint8)
+  left, top = (start - corner) // shrink
+  height, width = inside.shape[:2]
+  part[top : top + height, left : left + width] = inside
   moved = matrix.copy()
   moved[:, 2] -= corner
   return part, moved / shrink
+
+
+def _shrunk(image: np.ndarray, times: int) -> np.ndarray:
+  """Takes the mean of each block of pixels; black ones fill the last blocks."""
+  if times == 1 or not image.size:
+    return image
+  height, width, channels = image.shape
+  bottom, right = -height % times, -width % times
+  padded = np.pad(image, ((0, bottom), (0, right), (0, 0)))
+  size = (padded.shape[1] // times, padded.shape[0] // times)
+  small = cv2.resize(padded, size, interpolation=cv2.INTER_AREA)
+  # OpenCV drops the axis of a single channel.
+  return small.reshape(*size[::-1], channels)

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import tarfile
 
+import jax
 import numpy as np
 import PIL.Image
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from facesiam_jax import alignment, errors
 from facesiam_jax.faces import cutting, detectors, framing
 from tests import shared_data
+
+_warp = jax.jit(alignment.warp, static_argnames="size")
 
 
 def _smooth(height, width, seed=0):
@@ -48,7 +51,7 @@ def test_is_the_warp_of_the_whole_photo(template, kind, scale):
   photo = _smooth(700, 800)
   face, matrix = _found(template, kind, scale, (150.0, 40.0))
   got = cutting.cut(photo, face, alignment=template, size=size)
-  want = alignment.warp(photo[None], matrix[None], size=size)[0]
+  want = _warp(photo[None], matrix[None], size=size)[0]
   assert got.dtype == np.uint8 and got.shape == (size, size, 3)
   # Halved from another corner, the samples of a reduced photo lie elsewhere.
   assert np.abs(got - np.asarray(want)).max() < (1.0 if scale < 2 else 2.5)
@@ -143,3 +146,16 @@ def test_dlibs_chips_on_real_photos():
   assert np.mean(apart) < 2 and max(apart) < 4
   # A pixel beside it would be seen.
   assert np.mean(shifted) > 2.5
+
+
+def test_a_large_face_at_the_border_of_a_huge_photo():
+  photo = np.full((2999, 2501, 3), 200, np.uint8)
+  face, _ = _found("dlib_150", "corners", 9.0, (-500.0, 2000.0), angle=0.0)
+  got = cutting.cut(photo, face, alignment="dlib_150", size=150)
+  across, down = 500 / 9, 999 / 9
+  assert (got[: int(down) - 2, int(across) + 3 :] == 200).all()
+  assert not got[:, : int(across) - 2].any() and not got[int(down) + 3 :].any()
+  # As a landmark gone astray leaves it: nothing is large, and nothing breaks.
+  wild = face._replace(corners=face.corners * (1000, 0.001))
+  got = cutting.cut(photo, wild, alignment="dlib_150", size=150)
+  assert got.shape == (150, 150, 3)
