@@ -203,9 +203,12 @@ def write_manifest(
     **fields: more fields of facesiam.json.
   """
   images = collections.Counter((item.name, item.split) for item in kept)
-  rows = [f"{name}\t{split}\t{n}" for (name, split), n in images.items()]
+  rows = [
+    f"{listing.printable(name)}\t{split}\t{count}"
+    for (name, split), count in images.items()
+  ]
   head = "# Name, split, number of images. For prepare --partition too."
-  text = "\n".join([head, *sorted(map(listing.printable, rows))]) + "\n"
+  text = "\n".join([head, *sorted(rows)]) + "\n"
   files.write(folder / PEOPLE, text)
   others = [p for p in folder.iterdir() if shards.SUFFIX not in p.name]
   manifest: dict[str, Any] = {

@@ -486,11 +486,11 @@ def test_no_validation_or_test_person_is_trained_on(tmp_path):
   images = np.unique([i.split for i in wild.items], return_counts=True)
   assert dict(zip(*images, strict=True))["test"] == 1246
   # By CelebA's own list, and not by what the code made of it.
-  identities = dict(
-    line.split()
-    for line in (_shared("celeba_manual") / "identity_CelebA.txt").open()
+  lists = [_shared("celeba_manual") / "identity_CelebA.txt", partition]
+  identities, parts = (
+    dict(line.split() for line in path.read_text().splitlines())
+    for path in lists
   )
-  parts = dict(line.split() for line in partition.open())
   for item in wild.items:
     image = item.file.split("/")[-1]
     assert int(identities[image]) == int(item.name)
