@@ -29,7 +29,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 _SHEET = flags.DEFINE_string("sheet", None, "PNG of the contact sheet.")
 _OUT = flags.DEFINE_string("out", None, "JSON file of the results.")
-_STEPS = flags.DEFINE_integer("steps", 400, "Steps of training; 0 = none.")
+_STEPS = flags.DEFINE_integer(
+  "steps", 400, "Steps of training; 0 leaves the errors out."
+)
 _ROWS, _COLUMNS, _SIDE = 6, 10, 80
 
 
@@ -104,6 +106,8 @@ def main(argv: list[str]) -> None:
   del argv
   if _SHEET.value:
     _draw_sheet(_SHEET.value)
+  if not _OUT.value:
+    return
   result = {
     "command": f"python {' '.join(sys.argv)}",
     "python": platform.python_version(),
@@ -118,8 +122,7 @@ def main(argv: list[str]) -> None:
     result |= {"steps": _STEPS.value} | _errors()
   text = json.dumps(result, indent=1, sort_keys=True)
   print(text)
-  if _OUT.value:
-    pathlib.Path(_OUT.value).write_text(text + "\n")
+  pathlib.Path(_OUT.value).write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,6 @@ from jax.sharding import Mesh
 from facesiam_jax import errors, parallel
 from facesiam_jax.data import resident, streaming
 
-KINDS = ("auto", "resident", "streaming")
-
 
 class Feed(Protocol):
   """What the training loop asks of a feed.

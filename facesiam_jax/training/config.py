@@ -7,10 +7,10 @@ from typing import Any
 import ml_collections
 
 from facesiam_jax import errors
-from facesiam_jax.data import feeds
 
 _CALIBRATIONS = ("validation", "cross_fit")
 _STARTS = ("random", "whitening")
+_FEEDS = ("auto", "resident", "streaming")
 _PLACEHOLDER_FIELDS = ("encoder.args", "head.args", "objective.args")
 
 
@@ -235,9 +235,7 @@ def _validate_dataset(c: ml_collections.ConfigDict) -> None:
 def _validate_feed(c: ml_collections.ConfigDict) -> None:
   """Checks how the faces reach the device."""
   feed = c.feed
-  _require(
-    feed.kind in feeds.KINDS, "feed.kind", feed.kind, f"in {feeds.KINDS}"
-  )
+  _require(feed.kind in _FEEDS, "feed.kind", feed.kind, f"in {_FEEDS}")
   _require(feed.memory_gb > 0, "feed.memory_gb", feed.memory_gb, "more than 0")
   for name, least in (("threads", 0), ("workers", 0), ("prefetch", 1)):
     _require(
