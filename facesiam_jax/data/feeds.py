@@ -5,7 +5,6 @@ the whole split, the same at every step, drawn from on the device. Streaming:
 the step's own batch. Both draw the same rows.
 """
 
-import logging
 from typing import Any, Protocol
 
 import jax
@@ -24,10 +23,12 @@ class Feed(Protocol):
     streamed: whether `at` gives a `streaming.Batch` (True) or a
       `resident.Resident` (False).
     num_people: M.
+    summary: the kind, and what it takes.
   """
 
   streamed: bool
   num_people: int
+  summary: str
 
   def at(self, step: int) -> Any:
     """Returns what the step function takes at a step."""
@@ -44,6 +45,7 @@ class Resident:
   def __init__(self, images: Any, identity_ids: np.ndarray, mesh: Mesh) -> None:
     data = resident.make_resident(images, identity_ids)
     self.num_people = data.index.counts.shape[0]
+    self.summary = f"resident, {num_bytes(images) / 1e6:.1f} MB a device"
     self._data = parallel.replicate(data, mesh)
 
   def at(self, step: int) -> resident.Resident:
@@ -107,12 +109,9 @@ def make_feed(
   Raises:
     UserError: if the config insists on a resident feed that is too large.
   """
-  log = logging.getLogger(__name__)
-  size = f"{len(images)} faces, {num_bytes(images) / 1e6:.1f} MB"
   if _is_resident(config, images):
-    log.info("feed: resident, %s on each device.", size)
     return Resident(images, identity_ids, mesh)
-  feed = streaming.Streaming(
+  return streaming.Streaming(
     images,
     identity_ids,
     objective=objective,
@@ -121,6 +120,3 @@ def make_feed(
     num_steps=num_steps,
     options=streaming.Options(config.threads, config.workers, config.prefetch),
   )
-  megabytes = feed.host_bytes / 1e6
-  log.info("feed: streaming, %s; %.1f MB on the host.", size, megabytes)
-  return feed

@@ -182,10 +182,18 @@ class Streaming:
 
   @property
   def host_bytes(self) -> int:
-    """Bytes of the batches that this process holds on the host, at most."""
+    """Bytes of the batches that are held on the host at once, at most."""
+    ahead, workers = self.options.prefetch, self.options.workers
+    read = max(self._threads(), ahead)
+    # Worker processes hold theirs, and what they have ready to hand over.
+    read = workers * (read + ahead) if workers else read
     face = int(np.prod(self.batches.images.shape[1:]))
-    waiting = self._threads() * max(1, self.options.workers)
-    return (2 * waiting + self.options.prefetch) * len(self.batches.own) * face
+    return (read + ahead + 1) * len(self.batches.own) * face
+
+  @property
+  def summary(self) -> str:
+    """The kind of feed, and what it takes."""
+    return f"streaming, {self.host_bytes / 1e6:.1f} MB of the host"
 
   def _threads(self) -> int:
     if self.options.threads:

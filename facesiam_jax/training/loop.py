@@ -432,7 +432,10 @@ def fit(
     step = int(run.state.step)
     kept = -1 if restored is None else step
     bar = tqdm.tqdm(
-      total=config.num_steps, initial=step, desc=label, unit="step"
+      total=config.num_steps,
+      initial=step,
+      desc=f"{label} ({run.feed.summary})",
+      unit="step",
     )
     with bar, metric_writer.MetricWriter(folder, kept) as writer:
       if restored is None and config.num_steps == 0:

@@ -244,16 +244,18 @@ def _make_feed(faces, devices, **changes):
   )
 
 
-def test_the_budget_chooses_the_feed(faces, devices, caplog):
-  caplog.set_level("INFO")
-  assert not _make_feed(faces, devices).streamed
+def test_the_budget_chooses_the_feed_which_says_what_it_takes(faces, devices):
   needed = 30 * 12 * 12 * 3 / 1e9
-  assert not _make_feed(faces, devices, memory_gb=1.001 * needed).streamed
-  assert _make_feed(faces, devices, memory_gb=0.999 * needed).streamed
+  held = _make_feed(faces, devices, memory_gb=1.001 * needed)
+  assert not held.streamed
+  assert held.summary == "resident, 0.0 MB a device"
+  streamed = _make_feed(faces, devices, memory_gb=0.999 * needed)
+  assert streamed.streamed
+  # Two read, two placed, one in use, of eight faces each.
+  assert streamed.host_bytes == 5 * 8 * 12 * 12 * 3
+  assert streamed.summary == "streaming, 0.0 MB of the host"
+  assert not _make_feed(faces, devices).streamed
   assert _make_feed(faces, devices, kind="streaming").streamed
-  said = [record.message for record in caplog.records if "feed" in record.name]
-  assert "resident, 30 faces, 0.0 MB on each device" in said[0]
-  assert "streaming, 30 faces" in said[-1] and "on the host" in said[-1]
   with pytest.raises(errors.UserError, match="config.feed.memory_gb=1e-06"):
     _make_feed(faces, devices, kind="resident", memory_gb=1e-6)
 
