@@ -32,7 +32,7 @@ _OUT = flags.DEFINE_string("out", None, "JSON file of the results.")
 _STEPS = flags.DEFINE_integer(
   "steps", 400, "Steps of training; 0 leaves the errors out."
 )
-_ROWS, _COLUMNS, _SIDE = 6, 10, 80
+_ROWS, _COLUMNS, _SIDE = 5, 9, 72
 
 
 def _draw_sheet(path: str) -> None:
@@ -47,8 +47,7 @@ def _draw_sheet(path: str) -> None:
     )
   )
   half = sheet.resize((_SIDE * _COLUMNS, _SIDE * _ROWS), PIL.Image.LANCZOS)
-  # A palette takes a quarter of the bytes, and drawings need no more colours.
-  half.quantize(256, dither=PIL.Image.Dither.NONE).save(path, optimize=True)
+  half.save(path, optimize=True)
 
 
 def _rate(size: int, channels: int) -> float:

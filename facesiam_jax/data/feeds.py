@@ -23,12 +23,14 @@ class Feed(Protocol):
     streamed: whether `at` gives a `streaming.Batch` (True) or a
       `resident.Resident` (False).
     num_people: M.
-    summary: the kind, and what it takes.
   """
 
   streamed: bool
   num_people: int
-  summary: str
+
+  @property
+  def summary(self) -> str:
+    """The kind of feed, and what it takes."""
 
   def at(self, step: int) -> Any:
     """Returns what the step function takes at a step."""
@@ -45,8 +47,13 @@ class Resident:
   def __init__(self, images: Any, identity_ids: np.ndarray, mesh: Mesh) -> None:
     data = resident.make_resident(images, identity_ids)
     self.num_people = data.index.counts.shape[0]
-    self.summary = f"resident, {num_bytes(images) / 1e6:.1f} MB a device"
+    self._megabytes = num_bytes(images) / 1e6
     self._data = parallel.replicate(data, mesh)
+
+  @property
+  def summary(self) -> str:
+    """The kind of feed, and what it takes."""
+    return f"resident, {self._megabytes:.1f} MB a device"
 
   def at(self, step: int) -> resident.Resident:
     """Returns the split, whatever the step."""
