@@ -181,6 +181,5 @@ def margin_loss(
   beta = jnp.asarray(beta).astype(jnp.float32)
   if beta.ndim:
     _checks.like("beta", beta, "distances", distances)
-  beta = jnp.where(weights > 0, beta, 0.0)
   values = jnp.maximum(margin + (2.0 * same - 1.0) * (distances - beta), 0.0)
   return jnp.where(weights > 0, values, 0.0), weights
