@@ -32,7 +32,7 @@ _OUT = flags.DEFINE_string("out", None, "JSON file of the results.")
 _STEPS = flags.DEFINE_integer(
   "steps", 400, "Steps of training; 0 leaves the errors out."
 )
-_ROWS, _COLUMNS, _SIDE = 5, 9, 72
+_ROWS, _COLUMNS, _SIDE = 4, 8, 72
 
 
 def _draw_sheet(path: str) -> None:
