@@ -4,6 +4,8 @@ Pure functions of arrays, nothing random; `augment` draws what goes in, and
 `alignment` cuts faces out with `sample`.
 """
 
+import math
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -149,7 +151,8 @@ def sample(images: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
   step_y, step_x = width * (height > 1), int(width > 1)
 
   def at(offset: int) -> jax.Array:
-    index = (corner + offset).reshape(batch, -1)
+    # No -1: a batch of none leaves it undetermined.
+    index = (corner + offset).reshape(batch, math.prod(y.shape[1:]))
     pick = jax.vmap(lambda a, i: a.at[i].get(mode="promise_in_bounds"))
     return pick(flat, index).reshape(*y.shape, channels)
 
