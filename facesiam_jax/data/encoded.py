@@ -7,15 +7,13 @@ written as PNG, which loses nothing more.
 """
 
 import io
-import warnings
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 
-from facesiam_jax.faces import photo
+from facesiam_jax.faces import pixels as pixels_lib
 
 # Fewer pixels than this a side show no face.
 MIN_SIDE = 8
@@ -120,16 +118,12 @@ def _decode(data: bytes) -> tuple[np.ndarray, bool]:
   if not data:
     raise BadImage("are empty (0 bytes)")
   try:
-    with warnings.catch_warnings():
-      # Pillow also warns about odd metadata, which is harmless here.
-      warnings.simplefilter("ignore")
-      warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-      with PIL.Image.open(io.BytesIO(data), formats=photo._FORMATS) as image:
-        if min(image.size) < MIN_SIDE:
-          raise BadImage(f"have a side below {MIN_SIDE} pixels")
-        image.load()
-        plain = _is_plain(image, data)
-        pixels = photo._to_uint8(PIL.ImageOps.exif_transpose(image))
+    with pixels_lib.opened(io.BytesIO(data)) as image:
+      if min(image.size) < MIN_SIDE:
+        raise BadImage(f"have a side below {MIN_SIDE} pixels")
+      image.load()
+      plain = _is_plain(image, data)
+      pixels = pixels_lib.upright(image)
   except BadImage:
     raise
   except (

@@ -17,7 +17,7 @@ from facesiam_jax.data import (
   sets,
   shards,
 )
-from facesiam_jax.faces import photo
+from facesiam_jax.faces import pixels as pixels_lib
 
 _GB = 1e9
 
@@ -148,7 +148,7 @@ def _face(data: bytes, shape: tuple[int, int, int], crop: float) -> np.ndarray:
   """Returns an encoded image as uint8 [H, W, C]."""
   pixels = encoded.decode(data)
   gray = shape[2] == 1
-  pixels = photo.to_gray(pixels) if gray else photo.to_rgb(pixels)
+  pixels = pixels_lib.to_gray(pixels) if gray else pixels_lib.to_rgb(pixels)
   return encoded.square(pixels, shape[0], crop=crop).reshape(shape)
 
 

@@ -7,17 +7,15 @@ one sentence that names the file and the mend.
 import dataclasses
 import os
 import pathlib
-import warnings
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 
 from facesiam_jax import errors
 from facesiam_jax.faces import cutting, detectors
-from facesiam_jax.faces.pixels import to_gray, to_rgb
+from facesiam_jax.faces.pixels import opened, to_gray, to_rgb, upright
 
 SUFFIXES = (
   ".bmp",
@@ -32,9 +30,6 @@ SUFFIXES = (
   ".tiff",
   ".webp",
 )
-
-# Pillow knows more formats; some of them call other programs.
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 # A cropped face may be this much longer than wide, or the reverse.
 _MAX_ASPECT = 1.1
@@ -62,13 +57,8 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
   path = pathlib.Path(path)
   _check_file(path)
   try:
-    with warnings.catch_warnings():
-      # Pillow also warns about odd metadata, which is harmless here.
-      warnings.simplefilter("ignore")
-      warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-      with PIL.Image.open(path, formats=_FORMATS) as image:
-        image.load()
-        return _to_uint8(PIL.ImageOps.exif_transpose(image))
+    with opened(path) as image:
+      return upright(image)
   except PermissionError as error:
     raise errors.UserError(
       f"{path} cannot be read: give yourself permission with"
@@ -321,22 +311,6 @@ def _check_file(path: pathlib.Path) -> None:
       f"{path} cannot be read ({error.strerror}): check the path and its"
       " permissions."
     ) from error
-
-
-def _to_uint8(image: PIL.Image.Image) -> np.ndarray:
-  """Returns the pixels of an upright Pillow image of any mode."""
-  if image.mode in ("1", "L"):
-    return np.asarray(image.convert("L"))
-  if image.mode.startswith("I"):
-    wide = np.asarray(image, np.int64)
-    return np.clip((wide + 128) // 257, 0, 255).astype(np.uint8)
-  if image.mode == "F":
-    raise ValueError("its pixels are floating-point numbers without a range")
-  if image.has_transparency_data:
-    colours = image.convert("RGBA")
-    white = PIL.Image.new("RGBA", colours.size, "white")
-    image = PIL.Image.alpha_composite(white, colours)
-  return np.asarray(image.convert("RGB"))
 
 
 def _resize(
