@@ -24,17 +24,15 @@ import io
 import json
 import os
 import pathlib
-import platform
 import statistics
-import sys
 import tarfile
 import time
 from collections.abc import Iterator
-from importlib import metadata
 from typing import Any
 
 import cv2
 import numpy as np
+import outcome
 from absl import app, flags
 from PIL import Image, ImageDraw
 
@@ -48,6 +46,7 @@ _YUNET = flags.DEFINE_string("yunet_model", None, "YuNet's ONNX file.")
 _SHEETS = flags.DEFINE_string(
   "sheets", None, "Folder, outside the project, for contact sheets."
 )
+_PACKAGES = ("dlib-bin", "opencv-python-headless", "jax", "numpy")
 _LIKE = 0.95
 _BLUR = 9
 _FARTHEST = 40
@@ -178,29 +177,13 @@ def _measure(
   }
 
 
-def _environment() -> dict[str, Any]:
-  versions = {}
-  for name in ("dlib-bin", "opencv-python-headless", "jax", "numpy"):
-    try:
-      versions[name] = metadata.version(name)
-    except metadata.PackageNotFoundError:
-      versions[name] = None
-  return {
-    "command": f"python {' '.join(sys.argv)}",
-    "python": platform.python_version(),
-    "machine": platform.machine(),
-    "cores": os.cpu_count(),
-    "load_average": os.getloadavg()[0],
-    "versions": versions,
-  }
-
-
 def main(argv: list[str]) -> None:
   """Runs each detector that can be had, prints and writes what it found."""
   del argv
   photos = _photos()
   sides = [max(photo.shape[:2]) for photo, _ in photos.values()]
-  result: dict[str, Any] = _environment() | {
+  result: dict[str, Any] = outcome.environment(_PACKAGES) | {
+    "load_average": os.getloadavg()[0],
     "longer_side": {
       "smallest": min(sides),
       "median": statistics.median(sides),
@@ -215,10 +198,7 @@ def main(argv: list[str]) -> None:
     except errors.UserError as error:
       result["left_out"][name] = str(error)
   print(json.dumps(result, indent=1))
-  if _OUT.value:
-    out = pathlib.Path(_OUT.value)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+  outcome.write(_OUT.value, result)
 
 
 if __name__ == "__main__":

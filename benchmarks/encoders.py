@@ -20,16 +20,15 @@ import dataclasses
 import json
 import os
 import pathlib
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any
 
 import numpy as np
+import outcome
 from absl import app, flags
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -231,31 +230,12 @@ def _measure(name: str) -> list[dict[str, Any]]:
   return results
 
 
-def _environment() -> dict[str, Any]:
-  versions = {}
-  for name in _PACKAGES:
-    try:
-      versions[name] = metadata.version(name)
-    except metadata.PackageNotFoundError:
-      versions[name] = None
-  return {
-    "command": f"python {' '.join(sys.argv)}",
-    "python": platform.python_version(),
-    "machine": platform.machine(),
-    "cores": os.cpu_count(),
-    "versions": versions,
-  }
-
-
 def main(argv: list[str]) -> None:
   """Measures all networks and writes the results."""
   del argv
   cases = [case for name in _NETWORKS.value for case in _measure(name)]
-  if _OUT.value:
-    out = pathlib.Path(_OUT.value)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    result = _environment() | {"cases": cases}
-    out.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+  result = outcome.environment(_PACKAGES) | {"cases": cases}
+  outcome.write(_OUT.value, result)
 
 
 if __name__ == "__main__":
