@@ -198,12 +198,12 @@ def _compare(
 def _resident_cases(faces: Any) -> Iterator[dict[str, Any]]:
   import feed_peers
 
-  from facesiam_jax.data import records
+  from facesiam_jax.data import encoded
 
   ids = faces.identity_ids
   colour = np.asarray(faces.images)
   grey = np.stack(
-    [records.fit(x.mean(2, keepdims=True).astype("uint8"), 64, 64)
+    [encoded.face(x.mean(2).astype("uint8"), (64, 64, 1))
      for x in colour]
   )  # fmt: skip
   for name, images in (("64x64 grey", grey), ("112x112 colour", colour)):

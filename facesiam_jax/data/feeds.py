@@ -5,6 +5,7 @@ the whole split, the same at every step, drawn from on the device. Streaming:
 the step's own batch. Both draw the same rows.
 """
 
+import math
 from typing import Any, Protocol
 
 import jax
@@ -76,16 +77,29 @@ def num_bytes(images: Any) -> int:
   return int(np.prod(images.shape, dtype=np.int64))
 
 
-def _is_resident(config: ml_collections.ConfigDict, images: Any) -> bool:
-  """Follows the config, or the budget where that leaves it open."""
+def _is_resident(
+  config: ml_collections.ConfigDict, images: Any, host_gb: float
+) -> bool:
+  """Follows the config, or the budgets where that leaves it open."""
+  if config.kind == "streaming":
+    return False
   needed = num_bytes(images) / 1e9
-  if config.kind == "resident" and needed > config.memory_gb:
-    raise errors.UserError(
-      f"{len(images)} faces of {images.shape[1:]} take {needed:.2f} GB on each"
-      f" device, more than config.feed.memory_gb={config.memory_gb}; raise"
-      ' it, or set config.feed.kind to "auto" or "streaming".'
-    )
-  return config.kind != "streaming" and needed <= config.memory_gb
+  # On their way to the device, images on the disk are in memory first.
+  on_disk = not isinstance(images, np.ndarray)
+  for where, name, budget in (
+    ("on each device", "feed", config.memory_gb),
+    ("in memory", "dataset", host_gb if on_disk else needed),
+  ):
+    if needed <= budget:
+      continue
+    if config.kind == "resident":
+      raise errors.UserError(
+        f"{len(images)} faces of {images.shape[1:]} take {needed:.2f} GB"
+        f" {where}, more than config.{name}.memory_gb={budget}; raise it, or"
+        ' set config.feed.kind to "auto" or "streaming".'
+      )
+    return False
+  return True
 
 
 def make_feed(
@@ -97,6 +111,7 @@ def make_feed(
   draw_key: jax.Array,
   mesh: Mesh,
   num_steps: int,
+  host_gb: float = math.inf,
 ) -> Feed:
   """Returns the feed of a split that a config asks for.
 
@@ -109,6 +124,8 @@ def make_feed(
     draw_key: JAX random key, the same at every step.
     mesh: from `parallel.make_mesh`.
     num_steps: length of the run.
+    host_gb: how much of images on the disk may be read into memory to become
+      resident: `memory_gb` of the `dataset` part.
 
   Returns:
     The feed; to be closed.
@@ -116,7 +133,7 @@ def make_feed(
   Raises:
     UserError: if the config insists on a resident feed that is too large.
   """
-  if _is_resident(config, images):
+  if _is_resident(config, images, host_gb):
     return Resident(images, identity_ids, mesh)
   return streaming.Streaming(
     images,

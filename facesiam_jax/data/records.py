@@ -1,13 +1,10 @@
-"""Faces of a tfds data set in ArrayRecord files, read when they are asked for.
+"""Faces of tfds data sets in ArrayRecord files, read when they are asked for.
 
-`open_faces` gives what the rest of the code takes for faces in memory, but
-its images stay on the disk: indexing them gives a view, `np.asarray` of a view
-reads and decodes. So one data set serves the resident feed, which takes all of
-it, and the streaming feed, which takes a batch at a time.
-
-Encoded images are decoded by OpenCV: 0.14 ms of processor time for a JPEG of
-112x112, where Pillow takes 0.27 (the same pixels), and it lets other threads
-run meanwhile.
+`RecordImages` are what the rest of the code takes for faces in memory, but
+they stay on the disk: indexing them gives a view, `np.asarray` of a view reads
+and decodes. So one data set serves the resident feed, which takes all of it,
+and the streaming feed, which takes a batch at a time. `opening` makes them of
+prepared data sets, `open_faces` of any other that tfds wrote.
 """
 
 import contextlib
@@ -22,61 +19,11 @@ from typing import Any
 import numpy as np
 
 from facesiam_jax import errors, files
+from facesiam_jax.data import encoded
 
 _IMAGE, _IDENTITY = "image", "identity"
-# Records read at once where only the identities are wanted.
-_SCAN = 1024
-
-
-def decode(encoded: bytes, channels: int) -> np.ndarray:
-  """Decodes a JPEG or PNG.
-
-  Args:
-    encoded: the file's bytes.
-    channels: 3 for RGB, 1 for grey (of a colour JPEG, its luma).
-
-  Returns:
-    uint8 [H, W, channels]; alpha is dropped, 16 bits become 8.
-
-  Raises:
-    ValueError: if the bytes are no image that OpenCV reads.
-  """
-  import cv2
-
-  # EXIF is for photos; a prepared face lies as it is meant to.
-  flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
-  raw = np.frombuffer(encoded, np.uint8)
-  flags = flag | cv2.IMREAD_IGNORE_ORIENTATION
-  pixels = cv2.imdecode(raw, flags) if raw.size else None
-  if pixels is None:
-    raise ValueError(f"{len(encoded)} bytes that are no JPEG or PNG.")
-  return pixels.reshape(*pixels.shape[:2], channels)
-
-
-def fit(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-  """Cuts the middle of an image to the shape's proportions and resizes it.
-
-  Args:
-    pixels: uint8 [h, w, C].
-    height: H, pixels.
-    width: W, pixels.
-
-  Returns:
-    uint8 [H, W, C]; the image itself where its shape is right.
-  """
-  if pixels.shape[:2] == (height, width):
-    return pixels
-  import cv2
-
-  old_height, old_width, channels = pixels.shape
-  scale = min(old_height / height, old_width / width)
-  tall = max(1, round(height * scale))
-  wide = max(1, round(width * scale))
-  top, left = (old_height - tall) // 2, (old_width - wide) // 2
-  middle = pixels[top : top + tall, left : left + wide]
-  how = cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR
-  resized = cv2.resize(middle, (width, height), interpolation=how)
-  return resized.reshape(height, width, channels)
+# Records whose bytes are in memory at once.
+_BLOCK = 1024
 
 
 def _example(record: bytes) -> Any:
@@ -126,30 +73,41 @@ class _Reader:
   def records(self, rows: Sequence[int]) -> list[bytes]:
     return self.builder_and_source()[1].__getitems__(rows)
 
-  def decoder(self, channels: int) -> Callable[[bytes], np.ndarray]:
-    """Returns a function: record -> uint8 [h, w, channels]."""
+  def decoder(self) -> Callable[[bytes], np.ndarray]:
+    """Returns a function: record -> uint8 [h, w] or [h, w, 3]."""
     features = self.builder_and_source()[0].info.features
     if getattr(features[_IMAGE], "encoding_format", None):
-      return lambda record: decode(
-        _example(record)[_IMAGE].bytes_list.value[0], channels
+      return lambda record: encoded.decode(
+        _example(record)[_IMAGE].bytes_list.value[0]
       )
-    return lambda record: _with_channels(
-      np.asarray(features.deserialize_example_np(record)[_IMAGE]), channels
-    )
+    return lambda record: _plain(features.deserialize_example_np(record))
+
+  def read(
+    self, rows: np.ndarray, shape: tuple[int, int, int], crop: float
+  ) -> np.ndarray:
+    """Returns some faces, uint8 [len(rows), *shape]."""
+    out = np.empty((len(rows), *shape), np.uint8)
+    to_pixels = self.decoder()
+    for first in range(0, len(rows), _BLOCK):
+      some = rows[first : first + _BLOCK].tolist()
+      found = zip(some, self.records(some), strict=True)
+      for place, (number, record) in enumerate(found, first):
+        try:
+          out[place] = encoded.face(to_pixels(record), shape, crop)
+        except ValueError as error:
+          raise errors.UserError(
+            f"image {number} of {self.folder} is damaged: {error}"
+            " Prepare the data set anew."
+          ) from error
+    return out
 
 
-def _with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
-  """Makes a stored array [h, w] or [h, w, c] grey or RGB, as `decode` does."""
-  import cv2
-
+def _plain(example: dict[str, Any]) -> np.ndarray:
+  """Returns a stored array [h, w], [h, w, 1] or [h, w, 3]; no lone axis."""
+  pixels = np.asarray(example[_IMAGE])
   if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
     raise ValueError(f"an array {pixels.dtype} {pixels.shape}, not uint8.")
-  pixels = pixels.reshape(*pixels.shape[:2], -1)
-  if pixels.shape[2] == channels:
-    return pixels
-  if channels == 3:
-    return pixels[..., :1].repeat(3, axis=2)
-  return cv2.cvtColor(pixels[..., :3], cv2.COLOR_RGB2GRAY)[..., None]
+  return pixels[..., 0] if pixels.shape[2:] == (1,) else pixels
 
 
 class RecordImages:
@@ -165,10 +123,18 @@ class RecordImages:
   """
 
   def __init__(
-    self, reader: _Reader, rows: np.ndarray, shape: tuple[int, int, int]
+    self,
+    readers: Sequence[_Reader],
+    counts: Sequence[int],
+    shape: tuple[int, int, int],
+    *,
+    crop: float = 1.0,
+    rows: np.ndarray | None = None,
   ) -> None:
-    self._reader, self._rows, self._face = reader, rows, shape
-    self.shape = (len(rows), *shape)
+    """Joins the images of several readers, `counts` of each."""
+    self._readers, self._counts, self._crop = readers, counts, crop
+    self._rows = np.arange(sum(counts)) if rows is None else rows
+    self.shape = (len(self._rows), *shape)
     self.dtype = np.dtype(np.uint8)
 
   @property
@@ -188,7 +154,9 @@ class RecordImages:
     rows = self._rows[key]
     if np.ndim(rows) == 0:
       return self._read(rows[None])[0]
-    return RecordImages(self._reader, rows, self._face)
+    return RecordImages(
+      self._readers, self._counts, self.shape[1:], crop=self._crop, rows=rows
+    )
 
   def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
     if copy is False:
@@ -196,21 +164,34 @@ class RecordImages:
     return self._read(self._rows).astype(dtype or self.dtype, copy=False)
 
   def _read(self, rows: np.ndarray) -> np.ndarray:
-    out = np.empty((len(rows), *self._face), np.uint8)
-    if not len(rows):
-      return out
-    height, width, channels = self._face
-    to_pixels = self._reader.decoder(channels)
-    found = self._reader.records(rows.tolist())
-    for row, (number, record) in enumerate(zip(rows, found, strict=True)):
-      try:
-        out[row] = fit(to_pixels(record), height, width)
-      except ValueError as error:
-        raise errors.UserError(
-          f"image {number} of {self._reader.folder} is damaged: {error}"
-          " Prepare the data set anew."
-        ) from error
+    out = np.empty((len(rows), *self.shape[1:]), np.uint8)
+    ends = np.cumsum(self._counts)
+    whose = np.searchsorted(ends, rows, side="right")
+    for number in np.unique(whose):
+      here = np.flatnonzero(whose == number)
+      own = rows[here] - (ends[number] - self._counts[number])
+      reader = self._readers[number]
+      out[here] = reader.read(own, self.shape[1:], self._crop)
     return out
+
+
+def open_images(
+  parts: Sequence[tuple[pathlib.Path, str, int]],
+  shape: tuple[int, int, int],
+  crop: float,
+) -> RecordImages:
+  """Joins the images of splits of data sets, without reading any.
+
+  Args:
+    parts: folder, split and number of images of each.
+    shape: (H, W, C) of a face, H = W.
+    crop: as in `encoded.face`.
+
+  Returns:
+    The images, in the order of the parts.
+  """
+  readers = [_Reader(folder, split) for folder, split, _ in parts]
+  return RecordImages(readers, [n for *_, n in parts], shape, crop=crop)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,7 +258,7 @@ def open_faces(
   people, numbers = np.unique(labels, return_inverse=True)
   name_of = getattr(features[_IDENTITY], "int2str", str)
   return RecordFaces(
-    RecordImages(reader, np.arange(len(labels)), (height, width, depth)),
+    RecordImages([reader], [len(labels)], (height, width, depth)),
     numbers.astype(np.int32),
     tuple(str(name_of(person)) for person in people),
   )
@@ -308,8 +289,8 @@ def _identities(reader: _Reader) -> np.ndarray:
   labels = np.array(
     [
       _label(record)
-      for first in range(0, count, _SCAN)
-      for record in reader.records(range(first, min(first + _SCAN, count)))
+      for first in range(0, count, _BLOCK)
+      for record in reader.records(range(first, min(first + _BLOCK, count)))
     ]
   )
   # A data set that others own is read as well; only slower.

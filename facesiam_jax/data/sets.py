@@ -1,4 +1,4 @@
-"""Data sets by name: faces in memory, and which people are for what."""
+"""Data sets by name: their faces, and which people are for what."""
 
 import dataclasses
 import importlib
@@ -13,15 +13,16 @@ from facesiam_jax.data import olivetti
 
 
 class Faces(Protocol):
-  """Faces in memory.
+  """Faces and who they show.
 
   Attributes:
-    images: uint8 [N, H, W, C].
+    images: uint8 [N, H, W, C]: an array, or `records.RecordImages`, which are
+      on the disk until `np.asarray` reads them.
     identity_ids: person of each image, int32 [N].
     names: name of each person, by identity id.
   """
 
-  images: np.ndarray
+  images: Any
   identity_ids: np.ndarray
   names: tuple[str, ...]
 
@@ -44,8 +45,11 @@ class DataSet:
   test: tuple[int, ...]
   alignment: str = "olivetti"
 
-  def of(self, people: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images and identity ids of the given people, in order."""
+  def of(self, people: tuple[int, ...]) -> tuple[Any, np.ndarray]:
+    """Returns images and identity ids of the given people, in order.
+
+    Images on the disk stay there.
+    """
     rows = np.flatnonzero(np.isin(self.faces.identity_ids, people))
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
       # Neighbours: no second copy of what may be most of the memory.
@@ -88,28 +92,16 @@ def _load_synthetic(
   return synthetic.load(config, image_size)
 
 
-def _load_prepared(
-  config: ml_collections.ConfigDict, image_size: int
+_LOADERS = {"olivetti": _load_olivetti, "synthetic": _load_synthetic}
+_PREPARED = (
+  *("celeba_identity", "cfp", "folder", "insightface_bin", "lfw"),
+  "vggface2",
+)
+
+
+def load(
+  config: ml_collections.ConfigDict, *, image_size: int, lazy: bool = False
 ) -> DataSet:
-  # Loads tfds and OpenCV, which take seconds: not before they are needed.
-  from facesiam_jax.data import in_memory
-
-  return in_memory.load(config, image_size)
-
-
-_LOADERS = {
-  "olivetti": _load_olivetti,
-  "celeba_identity": _load_prepared,
-  "cfp": _load_prepared,
-  "folder": _load_prepared,
-  "insightface_bin": _load_prepared,
-  "lfw": _load_prepared,
-  "synthetic": _load_synthetic,
-  "vggface2": _load_prepared,
-}
-
-
-def load(config: ml_collections.ConfigDict, *, image_size: int) -> DataSet:
   """Loads the data set a config names.
 
   Args:
@@ -119,6 +111,8 @@ def load(config: ml_collections.ConfigDict, *, image_size: int) -> DataSet:
       "package.module:function" for a function of your own with the signature
       (config, image_size) -> DataSet.
     image_size: height and width of the faces, pixels.
+    lazy: whether a prepared set's images stay on the disk until they are asked
+      for, even where they fit into config.memory_gb.
 
   Returns:
     The faces and the people of each split.
@@ -136,12 +130,17 @@ def load(config: ml_collections.ConfigDict, *, image_size: int) -> DataSet:
         f"config.dataset.name={config.name!r} cannot be imported ({error}); "
         "give package.module:function."
       ) from error
-  elif (first := re.split("[/,]", config.name)[0]) in _LOADERS:
+  elif (first := re.split("[/,]", config.name)[0]) in _PREPARED:
+    # Loads tfds and OpenCV, which take seconds: not before they are needed.
+    from facesiam_jax.data import opening
+
+    return opening.load(config, image_size, lazy=lazy)
+  elif first in _LOADERS:
     loader = _LOADERS[first]
   else:
     raise errors.UserError(
       f"config.dataset.name is {config.name!r}; choose from "
-      f"{sorted(_LOADERS)} or give package.module:function."
+      f"{sorted((*_LOADERS, *_PREPARED))} or give package.module:function."
     )
   return loader(config, image_size)
 

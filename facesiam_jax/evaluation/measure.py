@@ -15,6 +15,10 @@ from facesiam_jax.evaluation import baselines, protocols
 from facesiam_jax.faces import grading, photo
 from facesiam_jax.training import metric_writer
 
+# A similarity matrix of so many faces takes 1.6 GB.
+_MOST_TEST_IMAGES = 20_000
+_EIGENFACE_IMAGES = 5_000
+
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
@@ -59,6 +63,17 @@ def load_data(
   return sets.load(config.dataset, image_size=config.image_size)
 
 
+def _in_memory(images: Any) -> np.ndarray:
+  """Returns the test faces as an array; each is compared with each."""
+  if len(images) > _MOST_TEST_IMAGES:
+    raise errors.UserError(
+      f"the data set has {len(images):,} test faces, and a report compares each"
+      f" with each, which {_MOST_TEST_IMAGES:,} allow: prepare it with fewer"
+      " test people."
+    )
+  return np.asarray(images)
+
+
 def measure(bundle: bundle_lib.Bundle, data: sets.DataSet) -> Measured:
   """Measures a bundle, raw pixels and eigenfaces on the same test pairs.
 
@@ -70,14 +85,18 @@ def measure(bundle: bundle_lib.Bundle, data: sets.DataSet) -> Measured:
     The measurements.
 
   Raises:
-    errors.UserError: if there are fewer than two test people.
+    errors.UserError: if there are fewer than two test people, or too many
+      faces of them.
   """
   if len(data.test) < 2:
     raise errors.UserError(
       "the data set has fewer than two test people; give one that has more."
     )
   images, identity_ids = data.of(data.test)
+  images = _in_memory(images)
   train_images, _ = data.of(data.train + data.validation)
+  # All where they are few; evenly spread ones do as well for the axes.
+  train_images = train_images[:: -(-len(train_images) // _EIGENFACE_IMAGES)]
   embeddings = bundle.embed(images)
   similarity = bundle.logits_matrix(embeddings, embeddings)
   result = protocols.verification_report(

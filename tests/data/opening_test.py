@@ -1,12 +1,21 @@
 """Prepared data sets as faces in memory, and a run on one."""
 
+import io
+
 import numpy as np
 import PIL.Image
 import pytest
 
 import facesiam_jax
 from facesiam_jax import errors
-from facesiam_jax.data import catalogue, in_memory, listing, sets
+from facesiam_jax.data import (
+  catalogue,
+  encoded,
+  listing,
+  opening,
+  records,
+  sets,
+)
 from facesiam_jax.training import config as config_lib
 from facesiam_jax.training import run
 from tests.data import fake_sets
@@ -150,7 +159,6 @@ def test_several_sets_are_one_and_the_held_out_stay_so(root, tmp_path):
     ({"name": "folder/../../x"}, "not prepared"),
     ({"num_validation": 4}, "must be 0 to 3"),
     ({"num_validation": -1}, "must be 0 to 3"),
-    ({"memory_gb": 1e-6}, "memory_gb.*image_size"),
     ({"name": "insightface_bin/lfw"}, "evaluated on, not trained"),
     ({"name": "olivetti", "channels": 3}, "no colours"),
     ({"name": "olivetti/x"}, "no variants"),
@@ -161,13 +169,41 @@ def test_what_cannot_be_loaded(root, fields, match):
     sets.load(_config(root, **fields), image_size=16)
 
 
-def test_memory_is_refused_before_anything_is_read(root, monkeypatch):
-  monkeypatch.setattr(in_memory, "_read", lambda *args: 1 / 0)
+def test_more_than_memory_allows_stays_on_the_disk(root, monkeypatch):
   takes = 36 * 16 * 16 / 1e9
-  with pytest.raises(errors.UserError, match="memory_gb"):
-    sets.load(_config(root, memory_gb=takes * 0.99), image_size=16)
+  whole = sets.load(_config(root, memory_gb=takes * 1.01), image_size=16)
+  assert isinstance(whole.faces.images, np.ndarray)
+  monkeypatch.setattr(records._Reader, "read", lambda *args: 1 / 0)
+  lazy = sets.load(_config(root, memory_gb=takes * 0.99), image_size=16)
+  images, _ = lazy.of(lazy.train)
+  assert images.shape == whole.of(whole.train)[0].shape
   with pytest.raises(ZeroDivisionError):
-    sets.load(_config(root, memory_gb=takes * 1.01), image_size=16)
+    np.asarray(images)
+
+
+@pytest.mark.parametrize("name", ["folder/people", "folder/people,folder/x"])
+@pytest.mark.parametrize("channels, crop", [(1, 1.0), (1, 0.8), (3, 0.8)])
+def test_on_the_disk_and_in_memory_alike(root, tmp_path, name, channels, crop):
+  source = fake_sets.tree(tmp_path / "x", fake_sets.people(3, 2))
+  catalogue.prepare(
+    "folder", catalogue.Options(source), data_dir=str(root / "data")
+  )
+  config = _config(root, name=name, channels=channels, crop=crop)
+  whole = sets.load(config, image_size=12)
+  lazy = sets.load(config, image_size=12, lazy=True)
+  assert isinstance(lazy.faces.images, records.RecordImages)
+  assert lazy.train == whole.train and lazy.test == whole.test
+  rows = np.random.default_rng(0).permutation(len(whole.faces.images))
+  np.testing.assert_array_equal(
+    lazy.faces.images[rows], whole.faces.images[rows]
+  )
+  # Pillow decodes them; no code is shared.
+  found = opening.prepared.open_prepared("folder/people", root / "data")
+  for row, example in enumerate(found.rows()):
+    with PIL.Image.open(io.BytesIO(example.image)) as file:
+      pixels = np.asarray(file.convert("L" if channels == 1 else "RGB"))
+    want = encoded.square(pixels, 12, crop=crop).reshape(12, 12, channels)
+    np.testing.assert_array_equal(lazy.faces.images[row], want)
 
 
 def test_damage_is_told(root, tmp_path):
