@@ -177,7 +177,8 @@ def fit_projection(
   if takes > memory_gb * 1e9:
     raise errors.UserError(
       f"the features of {len(images):,} faces and their copies take"
-      f" {takes / 1e9:.3g} GB, more than config.dataset.memory_gb={memory_gb:g}:"
+      f" {takes / 1e9:.3g} GB, more than"
+      f" config.dataset.memory_gb={memory_gb:g}:"
       " raise it, or lower config.start.num_copies."
     )
   features = _features(recipe, {"params": encoder}, images, num_copies)
