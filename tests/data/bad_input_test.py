@@ -23,7 +23,8 @@ import PIL.Image
 import pytest
 
 from facesiam_jax import errors
-from facesiam_jax.data import catalogue, encoded
+from facesiam_jax.data import catalogue
+from facesiam_jax.faces import photo
 from tests.data import encoded_test, fake_sets
 
 SOUND = fake_sets.people(2, 2)
@@ -298,7 +299,7 @@ def test_each_case_has_its_outcome(name, tmp_path, monkeypatch):
     data = (path / extra).read_bytes()
     assert (images[extra] == data) == (case.outcome == "kept")
     pixels = np.asarray(PIL.Image.open(io.BytesIO(images[extra])))
-    np.testing.assert_array_equal(pixels, encoded.decode(data))
+    np.testing.assert_array_equal(pixels, photo.read_image(path / extra))
 
 
 def test_an_empty_split_is_reported_and_an_error_when_asked_for(tmp_path):
