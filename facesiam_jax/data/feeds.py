@@ -94,7 +94,7 @@ def _is_resident(
       continue
     if config.kind == "resident":
       raise errors.UserError(
-        f"{len(images)} faces of {images.shape[1:]} take {needed:.2f} GB"
+        f"{len(images)} faces of {images.shape[1:]} take {needed:.3g} GB"
         f" {where}, more than config.{name}.memory_gb={budget}; raise it, or"
         ' set config.feed.kind to "auto" or "streaming".'
       )

@@ -95,8 +95,6 @@ def measure(bundle: bundle_lib.Bundle, data: sets.DataSet) -> Measured:
   images, identity_ids = data.of(data.test)
   images = _in_memory(images)
   train_images, _ = data.of(data.train + data.validation)
-  # All where they are few; evenly spread ones do as well for the axes.
-  train_images = train_images[:: -(-len(train_images) // _EIGENFACE_IMAGES)]
   embeddings = bundle.embed(images)
   similarity = bundle.logits_matrix(embeddings, embeddings)
   result = protocols.verification_report(
@@ -109,15 +107,23 @@ def measure(bundle: bundle_lib.Bundle, data: sets.DataSet) -> Measured:
     similarity=similarity,
     images=images,
     identity_ids=identity_ids,
-    baselines={
-      "Raw pixels": baselines.raw_pixel_similarity(images),
-      "Eigenfaces": baselines.pca_similarity(
-        train_images,
-        images,
-        components=min(baselines.EIGENFACE_COMPONENTS, len(train_images) - 1),
-      ),
-    },
+    baselines=_baselines(images, train_images),
   )
+
+
+def _baselines(images: np.ndarray, train_images: Any) -> dict[str, np.ndarray]:
+  """Returns the similarities of methods that learn little or nothing."""
+  found = {"Raw pixels": baselines.raw_pixel_similarity(images)}
+  if len(train_images) > 1:
+    # All where they are few; evenly spread ones do as well for the axes.
+    step = -(-len(train_images) // _EIGENFACE_IMAGES)
+    few = np.asarray(train_images[::step])
+    found["Eigenfaces"] = baselines.pca_similarity(
+      few,
+      images,
+      components=min(baselines.EIGENFACE_COMPONENTS, len(few) - 1),
+    )
+  return found
 
 
 def training_curves(
