@@ -27,16 +27,15 @@ batch, and the process's memory over the epochs of a streamed set.
 import json
 import os
 import pathlib
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from importlib import metadata
 from typing import Any
 
 import numpy as np
+import outcome
 from absl import app, flags
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -313,20 +312,9 @@ def _draw_memory(result: dict[str, Any], path: pathlib.Path) -> None:
   picture.savefig(path, dpi=100)
 
 
-def _environment() -> dict[str, Any]:
-  return {
-    "command": f"python {' '.join(sys.argv)}",
-    "python": platform.python_version(),
-    "machine": platform.machine(),
-    "cores": os.cpu_count(),
-    "versions": {name: metadata.version(name) for name in _PACKAGES},
-  }
-
-
 def main(argv: list[str]) -> None:
   """Runs all cases and writes the results."""
   del argv
-  environment = _environment()
   import feed_data
 
   from facesiam_jax.data import records
@@ -338,12 +326,11 @@ def main(argv: list[str]) -> None:
     memory = _memory_case(faces)
     cases = [_streaming_case(faces, paths), *_resident_cases(faces)]
     wait = _wait_case(faces)
+  found = {"cases": cases, "wait": wait, "memory": memory}
+  outcome.write(_OUT.value, outcome.environment(_PACKAGES) | found)
   if _OUT.value:
-    out = pathlib.Path(_OUT.value)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    result = environment | {"cases": cases, "wait": wait, "memory": memory}
-    out.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
-    _draw_memory(memory, out.with_name("feed_memory.png"))
+    path = pathlib.Path(_OUT.value).with_name("feed_memory.png")
+    _draw_memory(memory, path)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,13 @@ for the one and learnable for the other.
 import json
 import os
 import pathlib
-import platform
 import sys
 import tempfile
 import time
-from importlib import metadata
 from typing import Any
 
 import numpy as np
+import outcome
 import PIL.Image
 from absl import app, flags
 
@@ -107,11 +106,7 @@ def main(argv: list[str]) -> None:
     _draw_sheet(_SHEET.value)
   if not _OUT.value:
     return
-  result = {
-    "command": f"python {' '.join(sys.argv)}",
-    "python": platform.python_version(),
-    "cores": os.cpu_count(),
-    "versions": {n: metadata.version(n) for n in ("jax", "flax", "numpy")},
+  result = outcome.environment(("jax", "flax", "numpy")) | {
     "pictures_per_second": {
       "64x64 grey": _rate(64, 1), "112x112 colour": _rate(112, 3)
     },
@@ -119,9 +114,8 @@ def main(argv: list[str]) -> None:
   }  # fmt: skip
   if _STEPS.value:
     result |= {"steps": _STEPS.value} | _errors()
-  text = json.dumps(result, indent=1, sort_keys=True)
-  print(text)
-  pathlib.Path(_OUT.value).write_text(text + "\n")
+  print(json.dumps(result))
+  outcome.write(_OUT.value, result)
 
 
 if __name__ == "__main__":

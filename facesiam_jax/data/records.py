@@ -13,7 +13,7 @@ import hashlib
 import os
 import pathlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,33 +73,32 @@ class _Reader:
   def records(self, rows: Sequence[int]) -> list[bytes]:
     return self.builder_and_source()[1].__getitems__(rows)
 
-  def decoder(self) -> Callable[[bytes], np.ndarray]:
-    """Returns a function: record -> uint8 [h, w] or [h, w, 3]."""
+  def pixels(self, records: Sequence[bytes]) -> Iterator[np.ndarray]:
+    """Yields the image of each record, uint8 [h, w] or [h, w, 3]."""
     features = self.builder_and_source()[0].info.features
-    if getattr(features[_IMAGE], "encoding_format", None):
-      return lambda record: encoded.decode(
-        _example(record)[_IMAGE].bytes_list.value[0]
-      )
-    return lambda record: _plain(features.deserialize_example_np(record))
+    if not getattr(features[_IMAGE], "encoding_format", None):
+      return (_plain(features.deserialize_example_np(r)) for r in records)
+    # All are parsed before the first is decoded: reader threads that go back
+    # and forth between short pieces of Python wait for each other's lock, and
+    # read a quarter fewer images.
+    encoded_images = [_example(r)[_IMAGE].bytes_list.value[0] for r in records]
+    return map(encoded.decode, encoded_images)
 
   def read(
-    self, rows: np.ndarray, shape: tuple[int, int, int], crop: float
-  ) -> np.ndarray:
-    """Returns some faces, uint8 [len(rows), *shape]."""
-    out = np.empty((len(rows), *shape), np.uint8)
-    to_pixels = self.decoder()
+    self, rows: np.ndarray, crop: float, out: np.ndarray, places: np.ndarray
+  ) -> None:
+    """Puts faces uint8 [H, W, C] into the given places of an array of them."""
     for first in range(0, len(rows), _BLOCK):
       some = rows[first : first + _BLOCK].tolist()
-      found = zip(some, self.records(some), strict=True)
-      for place, (number, record) in enumerate(found, first):
+      found = self.pixels(self.records(some))
+      for place, number in zip(places[first:], some, strict=False):
         try:
-          out[place] = encoded.face(to_pixels(record), shape, crop)
+          out[place] = encoded.face(next(found), out.shape[1:], crop)
         except ValueError as error:
           raise errors.UserError(
             f"image {number} of {self.folder} is damaged: {error}"
             " Prepare the data set anew."
           ) from error
-    return out
 
 
 def _plain(example: dict[str, Any]) -> np.ndarray:
@@ -170,8 +169,7 @@ class RecordImages:
     for number in np.unique(whose):
       here = np.flatnonzero(whose == number)
       own = rows[here] - (ends[number] - self._counts[number])
-      reader = self._readers[number]
-      out[here] = reader.read(own, self.shape[1:], self._crop)
+      self._readers[number].read(own, self._crop, out, here)
     return out
 
 
