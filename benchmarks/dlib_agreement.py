@@ -24,21 +24,20 @@ import io
 import json
 import os
 import pathlib
-import platform
 import statistics
-import sys
 import tarfile
 import time
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any
 
 import numpy as np
+import outcome
 from absl import app, flags
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 _DATA = flags.DEFINE_string("data", None, "Folder of the faces.", required=True)
+_PACKAGES = ("dlib-bin", "face_recognition_models", "flax", "jax", "numpy")
 _OUT = flags.DEFINE_string("out", None, "JSON file of the results.")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Timed calls of each side.")
 _FACES = flags.DEFINE_integer("faces", 0, "Use the first so many; 0 = all.")
@@ -190,17 +189,6 @@ def _timing(ours: Embed, theirs: Embed, chips: np.ndarray) -> dict[str, Any]:
   }
 
 
-def _environment() -> dict[str, Any]:
-  names = ("dlib-bin", "face_recognition_models", "flax", "jax", "numpy")
-  return {
-    "command": f"python {' '.join(sys.argv)}",
-    "python": platform.python_version(),
-    "machine": platform.machine(),
-    "cores": os.cpu_count(),
-    "versions": {name: metadata.version(name) for name in names},
-  }
-
-
 def _agreement(
   ours: Embed, theirs: Embed, chips: np.ndarray, people: np.ndarray
 ) -> dict[str, Any]:
@@ -241,9 +229,11 @@ def _measure() -> dict[str, Any]:
   theirs, (ours, compiled) = _make_dlib(path), _make_ours(path)
   result = {}
   if "timing" in _PARTS.value:
-    result["timing"] = _environment() | _speed(ours, compiled, theirs, chips)
+    result["timing"] = outcome.environment(_PACKAGES) | _speed(
+      ours, compiled, theirs, chips
+    )
   if whole:
-    result["agreement"] = _environment() | {
+    result["agreement"] = outcome.environment(_PACKAGES) | {
       "faces": len(chips),
       "people": len(set(people.tolist())),
       "faces_not_detected": missed,
@@ -261,8 +251,7 @@ def main(argv: list[str]) -> None:
     out = pathlib.Path(_OUT.value)
     if out.exists() and len(_PARTS.value) == 1:
       result = json.loads(out.read_text()) | result
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+    outcome.write(_OUT.value, result)
 
 
 if __name__ == "__main__":

@@ -22,19 +22,17 @@ training), in alternation with that step.
 
 import json
 import os
-import pathlib
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any
 
+import outcome
 from absl import app, flags
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+_PACKAGES = ("jax", "jaxlib", "numpy", "torch", "pytorch-metric-learning")
 _OUT = flags.DEFINE_string("out", None, "JSON file of the results.")
 _ROUNDS = flags.DEFINE_integer("rounds", 11, "Timed calls of each side.")
 _BATCHES = flags.DEFINE_list("batches", ["1024", "4096"], "Batch sizes B.")
@@ -196,21 +194,10 @@ def _share(batch: int) -> dict[str, Any]:
   }
 
 
-def _environment() -> dict[str, Any]:
-  names = ("jax", "jaxlib", "numpy", "torch", "pytorch-metric-learning")
-  return {
-    "command": f"python {' '.join(sys.argv)}",
-    "python": platform.python_version(),
-    "machine": platform.machine(),
-    "cores": os.cpu_count(),
-    "versions": {name: metadata.version(name) for name in names},
-  }
-
-
 def main(argv: list[str]) -> None:
   """Runs all cases and writes the results."""
   del argv
-  environment = _environment()
+  environment = outcome.environment(_PACKAGES)
   cases = []
   for batch in _BATCHES.value:
     for width in _WIDTHS.value:
@@ -225,9 +212,7 @@ def main(argv: list[str]) -> None:
       "note": _NOTE,
       "cases": cases,
     }
-    out = pathlib.Path(_OUT.value)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+    outcome.write(_OUT.value, result)
 
 
 if __name__ == "__main__":

@@ -13,19 +13,18 @@ that was stopped is gone on with.
 """
 
 import concurrent.futures
-import json
 import multiprocessing
 import os
 import pathlib
-import platform
 import statistics
 import subprocess
-import sys
 import time
 from typing import Any
 
+import outcome
 from absl import app, flags
 
+_PACKAGES = ("jax", "flax", "optax", "numpy", "opencv-python-headless")
 _OUT = flags.DEFINE_string("out", None, "JSON file of the results.")
 _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/benchmark-olivetti", "Folder for the runs."
@@ -227,32 +226,20 @@ def _table(summaries: dict[str, dict[str, dict[str, float]]]) -> str:
   return "\n".join(lines)
 
 
-def _environment() -> dict[str, Any]:
-  from importlib import metadata
-
-  commit = subprocess.run(
+def _commit() -> str:
+  return subprocess.run(
     ["git", "describe", "--always", "--dirty"],
     capture_output=True,
     text=True,
     check=False,
   ).stdout.strip()
-  return {
-    "command": f"python {' '.join(sys.argv)}",
-    "commit": commit,
-    "python": platform.python_version(),
-    "cores": os.cpu_count(),
-    "versions": {
-      name: metadata.version(name)
-      for name in ("jax", "flax", "optax", "numpy", "opencv-python-headless")
-    },
-  }
 
 
 def main(argv: list[str]) -> None:
   """Runs all folds and writes the results."""
   del argv
   begun = time.monotonic()
-  environment = _environment()
+  environment = outcome.environment(_PACKAGES) | {"commit": _commit()}
   jobs = [(fold, fold, os.path.abspath(_WORKDIR.value)) for fold in range(4)]
   with concurrent.futures.ProcessPoolExecutor(
     _JOBS.value, mp_context=multiprocessing.get_context("spawn")
@@ -269,10 +256,7 @@ def main(argv: list[str]) -> None:
     "summary": summaries,
     "reports": reports,
   }
-  if _OUT.value:
-    out = pathlib.Path(_OUT.value)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+  outcome.write(_OUT.value, result)
 
 
 if __name__ == "__main__":
