@@ -37,7 +37,8 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     "variant": "Which of several versions (lfw: original, funneled or "
     "deepfunneled), or a name of your own for what is prepared.",
     "alignment": "folder: name of the way the faces are framed, such as "
-    "arcface_112; it goes into the bundles that are trained on them.",
+    "arcface_112; it goes into the bundles that are trained on them. "
+    "celeba_identity: arcface_112 cuts them to that framing.",
     "partition": "folder, celeba_identity: a file that says who is in which "
     "split: CelebA's list_eval_partition.txt, or lines NAME TAB "
     "train|validation|test, as people.txt of a prepared data set has them.",

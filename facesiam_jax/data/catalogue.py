@@ -34,8 +34,8 @@ class Options:
     partition: file that says who is in which split, or None.
     num_validation: training people to make validation people, or None.
     num_test: training people to make test people, or None.
-    alignment: how the faces are framed, where the data set cannot know; "" is
-      "unknown".
+    alignment: folder: how the faces are framed, "" is "unknown";
+      celeba_identity: the framing to cut them to, "" is its own.
   """
 
   manual_dir: pathlib.Path
@@ -103,7 +103,7 @@ def _check(dataset: str, options: Options, size: int | None) -> None:
       f"--variant={options.variant} becomes a folder's name: use letters,"
       " digits, _, - and points."
     )
-  if options.alignment and dataset != "folder":
+  if options.alignment and dataset not in _SPLITTABLE:
     raise errors.UserError(
       f"--alignment does not apply to {dataset}, whose framing is known: leave"
       " it away."

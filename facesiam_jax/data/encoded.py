@@ -98,17 +98,23 @@ def face(
   return pixels.reshape(shape)
 
 
-def keep(data: bytes, size: int | None = None) -> Kept:
+def keep(
+  data: bytes,
+  size: int | None = None,
+  box: tuple[float, float, float] | None = None,
+) -> Kept:
   """Checks an encoded image by decoding it, and returns what to keep.
 
   Args:
     data: as in `decode`.
     size: side to which its middle square is scaled, pixels; None keeps the
       image as it is.
+    box: left and top of a square and its side, parts of the image's width,
+      height and width; the rest is cut off before. None keeps all.
 
   Returns:
-    The given bytes where they are an upright 8-bit JPEG or PNG and no size is
-    asked for; else a PNG.
+    The given bytes where they are an upright 8-bit JPEG or PNG and neither size
+    nor box is asked for; else a PNG.
 
   Raises:
     BadImage: if it is empty, no image, has too many pixels to be opened safely
@@ -116,8 +122,10 @@ def keep(data: bytes, size: int | None = None) -> Kept:
       short, or has a side below `MIN_SIDE`.
   """
   pixels, plain = _decode(data)
-  if size is None and plain:
+  if size is None and box is None and plain:
     return Kept(data, changed=False)
+  if box is not None:
+    pixels = _cut(pixels, *box)
   if size is not None:
     pixels = square(pixels, size)
   png = io.BytesIO()
@@ -147,6 +155,15 @@ def square(pixels: np.ndarray, size: int, *, crop: float = 1.0) -> np.ndarray:
   scaled = cv2.resize(middle, (size, size), interpolation=method)
   # OpenCV drops the axis of a single channel.
   return scaled.reshape(size, size, *pixels.shape[2:])
+
+
+def _cut(
+  pixels: np.ndarray, left: float, top: float, side: float
+) -> np.ndarray:
+  """Returns the square of a box as in `keep`, to the nearest pixel."""
+  height, width = pixels.shape[:2]
+  x, y, long = round(left * width), round(top * height), round(side * width)
+  return pixels[y : y + long, x : x + long]
 
 
 def _decode(data: bytes) -> tuple[np.ndarray, bool]:

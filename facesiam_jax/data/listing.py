@@ -87,6 +87,7 @@ class Listing:
       an image is told.
     protocols: name -> pairs of files to be compared.
     alignment: name of the way the faces are framed.
+    box: what is cut out of every image, as in `encoded.keep`; None keeps all.
     facts: whatever else a reader of the data set may want, as JSON values.
   """
 
@@ -96,6 +97,7 @@ class Listing:
   partitions: tuple[str, ...] = ()
   protocols: dict[str, pairs.KeyPairs] = dataclasses.field(default_factory=dict)
   alignment: str = "unknown"
+  box: tuple[float, float, float] | None = None
   facts: dict[str, object] = dataclasses.field(default_factory=dict)
 
 

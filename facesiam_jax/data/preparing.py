@@ -104,7 +104,10 @@ def _plan(
   content: listing.Listing, name: str, root: pathlib.Path, size: int | None
 ) -> _Work:
   items = listing.in_order(content.items)
-  rest = [size, content.alignment, content.facts, content.protocols]
+  rest: list[object] = [size, content.alignment, content.facts]
+  rest += [content.protocols]
+  # Named only where there is one: older data sets keep their plans.
+  rest += [content.box] if content.box else []
   plan = hashlib.sha256(json.dumps(rest).encode())
   for i in items:
     row = i.file, i.split, i.identity, i.name, i.number
@@ -197,7 +200,7 @@ def _write_part(work: _Work, part: _Part, bar: Any) -> dict[str, Any]:
       bar.update()
       try:
         data = work.content.tree.read(item.file)
-        kept = encoded.keep(data, work.size)
+        kept = encoded.keep(data, work.size, work.content.box)
       except trees.Unreadable:
         note["bad"][str(at)] = "cannot be read"
         continue
@@ -244,7 +247,7 @@ def _finish(work: _Work, notes: list[dict[str, Any]]) -> None:
     ready,
     dataset,
     splits,
-    encoding="png" if work.size else "jpeg",
+    encoding="png" if work.size or work.content.box else "jpeg",
     text=f"Faces, prepared by facesiam_jax ({work.name}).",
   )
   _write_pairs(work, kept, ready)

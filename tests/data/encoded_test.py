@@ -157,3 +157,15 @@ def test_size_makes_a_small_png():
   assert kept.changed
   want = encoded.square(_decoded(data), 16)
   np.testing.assert_array_equal(_decoded(kept.data), want)
+
+
+@pytest.mark.parametrize("size", [None, 16])
+def test_a_box_is_cut_out_first(size):
+  data = fake_sets.encode(fake_sets.pixels(3, (60, 40)), "PNG")
+  kept = encoded.keep(data, size, (0.25, 0.2, 0.5))
+  assert kept.changed
+  # 60 wide, 40 high: left 15, top 8, side 30.
+  want = _decoded(data)[8:38, 15:45]
+  if size:
+    want = encoded.square(want, size)
+  np.testing.assert_array_equal(_decoded(kept.data), want)

@@ -20,6 +20,11 @@ IDENTITIES = "identity_CelebA.txt"
 PARTITION = "list_eval_partition.txt"
 IMAGES = "img_align_celeba"
 
+# What to cut out of the published 178x218 for the framing of a template. Found
+# by laying such cuts over 150 of the same photos aligned by five landmarks:
+# the best mean correlation of both is here.
+BOXES = {"arcface_112": (27.25 / 178, 54.75 / 218, 122.2 / 178)}
+
 NUM_IMAGES = 202_599
 NUM_PEOPLE = {"train": 8192, "validation": 985, "test": 1000}
 
@@ -56,6 +61,7 @@ def read(
   partition: Mapping[str, str] | None = None,
   num_validation: int | None = None,
   num_test: int | None = None,
+  alignment: str = "",
 ) -> listing.Listing:
   """Lists the images with CelebA's own numbers of people and partitions.
 
@@ -68,6 +74,7 @@ def read(
     num_validation: training people who become validation people besides, by a
       stable hash; None means none.
     num_test: likewise.
+    alignment: a key of `BOXES`; "" keeps the published framing.
 
   Returns:
     The listing.
@@ -111,7 +118,8 @@ def read(
     items,
     problems,
     partitions=listing.SPLITS,
-    alignment="celeba",
+    alignment=alignment or "celeba",
+    box=BOXES.get(alignment),
   )
 
 
@@ -171,6 +179,11 @@ def opened(
   options: catalogue.Options, problems: listing.Problems
 ) -> Iterator[tuple[str, listing.Listing]]:
   """Opens the official files; yields the variant and the listing."""
+  if options.alignment not in ("", *BOXES):
+    raise errors.UserError(
+      f"--alignment={options.alignment} is not known for celeba_identity; it"
+      f" can be {', '.join(BOXES)}, or left away for the published framing."
+    )
   partition = None
   if options.partition:
     partition = folder.read_partition(options.partition, problems)
@@ -182,5 +195,7 @@ def opened(
       partition=partition,
       num_validation=options.num_validation,
       num_test=options.num_test,
+      alignment=options.alignment,
     )
-    yield options.variant, content
+    names = options.variant, options.alignment
+    yield "_".join(name for name in names if name), content

@@ -168,6 +168,21 @@ def test_celeba_has_its_own_numbers(tmp_path):
   assert {i.name for i in content.items} == {str(10 + 7 * p) for p in range(6)}
 
 
+def test_celeba_in_the_framing_of_a_template(tmp_path):
+  root = fake_sets.celeba(tmp_path, fake_sets.celeba_rows())
+  variant, content = _list(celeba, root, alignment="arcface_112")
+  assert variant == content.alignment == "arcface_112"
+  # The eyes lie 0.46 of the template's side from the top, and halfway between
+  # its sides; in CelebA's pictures at 111 or so of 218, and at 88.5 of 178.
+  left, top, side = content.box
+  assert abs((111 - top * 218) / (side * 178) - 0.46) < 0.01
+  assert abs((88.5 - left * 178) / (side * 178) - 0.5) < 0.01
+  assert top * 218 + side * 178 < 218 and left + side < 1
+  with pytest.raises(errors.UserError, match="--alignment=dlib_150"):
+    _list(celeba, root, alignment="dlib_150")
+  assert _list(celeba, root)[1].box is None
+
+
 def test_celeba_unpacked_is_the_same(tmp_path):
   root = fake_sets.celeba(tmp_path, fake_sets.celeba_rows())
   before = [i.number for i in _list(celeba, root)[1].items]
