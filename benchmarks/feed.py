@@ -149,7 +149,7 @@ def _streaming(faces: Any, num_steps: int) -> Any:
     draw_key=jax.random.key(0),
     mesh=parallel.make_mesh(jax.devices()[:1]),
     num_steps=num_steps,
-    options=streaming.Options(threads=_WORKERS),
+    options=streaming.Options(),
   )
 
 

@@ -59,8 +59,8 @@ class Options:
   """How batches are read; no choice here changes what is in them.
 
   Attributes:
-    threads: reader threads, each at work on a batch; 0 = one for each core,
-      at least 2, at most 16.
+    threads: reader threads, each at work on a batch; 0 = two for each core,
+      since they also wait, for the disk and for each other; at most 16.
     workers: worker processes; 0 = none, all reading is done by the threads.
       For machines where decoding is held up by other Python code.
     prefetch: batches that wait ready, on the host and again on the device.
@@ -200,7 +200,7 @@ class Streaming:
       return self.options.threads
     if self.options.workers:
       return 1
-    return max(2, min(_MOST_THREADS, os.cpu_count() or 1))
+    return min(_MOST_THREADS, 2 * (os.cpu_count() or 1))
 
   def _place(self, batch: dict[str, np.ndarray]) -> Batch:
     total = self.batches.objective.batch_rows

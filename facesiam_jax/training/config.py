@@ -69,7 +69,7 @@ def default_config() -> ml_collections.ConfigDict:
   c.feed = ml_collections.ConfigDict()
   c.feed.kind = "auto"
   c.feed.memory_gb = 4.0
-  # Of streaming: reader threads (0 = one for each core), worker processes
+  # Of streaming: reader threads (0 = two for each core), worker processes
   # (0 = none), batches that wait ready.
   c.feed.threads = 0
   c.feed.workers = 0
