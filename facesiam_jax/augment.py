@@ -65,11 +65,15 @@ def _elastic_field(
 def _pose(
   images: jax.Array,
   signed: jax.Array,
+  mirrored: jax.Array,
   key: jax.Array,
   rows: jax.Array,
   strengths: dict[str, float],
 ) -> jax.Array:
-  """Warps images by the drawn affine map and elastic displacement."""
+  """Warps images by the drawn affine map and elastic displacement.
+
+  Images to be mirrored are read from the other side, so that each is read once.
+  """
   _, height, width, _ = images.shape
   turn = strengths["rotation_deg"] * signed[:, _ROTATION]
   matrices = warping.affine_matrices(
@@ -82,11 +86,14 @@ def _pose(
   offsets = strengths["shift"] * jnp.stack(
     [signed[:, _SHIFT_Y] * height, signed[:, _SHIFT_X] * width], axis=-1
   )
+  side = jnp.stack([jnp.ones_like(turn), jnp.where(mirrored, -1, 1)], axis=-1)
+  matrices = matrices * side[..., None]
   displacement = None
   if strengths["elastic"]:
     displacement = _elastic_field(
       key, rows, 1, strengths["elastic"], height, width
     )
+    displacement = displacement * side[:, None, None]
   return warping.warp(images, matrices, offsets, displacement)
 
 
@@ -239,11 +246,11 @@ def augment(
   _check_strengths(strengths)
   uniform = _draw(jax.random.uniform, key, rows, 0, (_NUM_DRAWS,))
   signed = 2 * uniform - 1
-  if flip:
-    chosen = _broadcast(uniform[:, _FLIP] < flip, 4)
-    images = jnp.where(chosen, images[:, :, ::-1], images)
+  mirrored = uniform[:, _FLIP] < flip
   if rotation_deg or shear_deg or scale or stretch or shift or elastic:
-    images = _pose(images, signed, key, rows, strengths)
+    images = _pose(images, signed, mirrored, key, rows, strengths)
+  elif flip:
+    images = jnp.where(_broadcast(mirrored, 4), images[:, :, ::-1], images)
   if gain or offset or gradient or gamma or noise:
     images = _light(images, signed, key, rows, strengths)
   if erase and erase_probability:
@@ -305,4 +312,4 @@ def new_people(
     knots = 2 * _draw(jax.random.uniform, key, groups, 4, shape) - 1
     tone = jnp.exp(warping.smooth_field(knots * shade, height, width))
     images = jnp.clip(images * tone, 0, 1)
-  return images
+  return warping.settled(images)

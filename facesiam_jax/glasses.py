@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from facesiam_jax import warping
+
 # Uniform draws of a row: (low, high) of each quantity. Lengths are fractions
 # of the side of the face; the eyes are half a side apart.
 _RANGES = (
@@ -119,4 +121,5 @@ def draw_glasses(
   drawn = images * through[..., None]
   drawn = drawn + (1 - drawn) * shine[..., None]
   drawn = drawn * (1 - frame[..., None]) + (grey * frame)[..., None]
-  return jnp.where((worn < probability)[..., None], drawn, images)
+  chosen = (worn < probability)[..., None]
+  return warping.settled(jnp.where(chosen, drawn, images))

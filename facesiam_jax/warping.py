@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-# Images at a time on CPU.
+# Images at a time in the loop of `settled`.
 _CHUNK = 8
 
 
@@ -55,6 +55,29 @@ def affine_matrices(
   return jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2)
 
 
+def settled(images: jax.Array) -> jax.Array:
+  """Returns images as they are, and has them computed once.
+
+  On CPU XLA fuses what makes images into whatever reads them, and makes a pixel
+  anew for each reader, with or without an optimization barrier: twenty times
+  slower where costly augmentation goes into the four gathers of `warp`. What
+  goes through a loop is computed before it. Elsewhere this does nothing.
+
+  Args:
+    images: [B, ...].
+
+  Returns:
+    The same. Up to 8 images go through no loop.
+  """
+  if images.shape[0] <= _CHUNK:
+    return images
+  return lax.platform_dependent(
+    images,
+    cpu=lambda x: lax.map(lax.optimization_barrier, x, batch_size=_CHUNK),
+    default=lambda x: x,
+  )
+
+
 def warp(
   images: ArrayLike,
   matrices: ArrayLike,
@@ -77,6 +100,8 @@ def warp(
   Returns:
     float32 [B, H, W, C].
 
+  What makes the images should be cheap, or have gone through `settled`.
+
   Degenerate input: a singular matrix collapses the picture to a line or point.
   """
   images = jnp.asarray(images, jnp.float32)
@@ -86,30 +111,6 @@ def warp(
   if displacement is None:
     displacement = jnp.zeros((*images.shape[:1], 1, 1, 2))
   displacement = jnp.asarray(displacement)
-  operands = (images, matrices, offsets, displacement)
-  if images.shape[0] <= _CHUNK:
-    return _warp(*operands)
-  # On CPU XLA fuses what makes the images into the four gathers and computes
-  # it again for every pixel read, with or without an optimization barrier:
-  # twenty times slower behind other augmentation. A loop's input is computed
-  # once.
-  return lax.platform_dependent(
-    *operands,
-    cpu=lambda *xs: lax.map(lambda x: _warp(*x), xs, batch_size=_CHUNK),
-    default=_warp,
-  )
-
-
-def _warp(
-  images: jax.Array,
-  matrices: jax.Array,
-  offsets: jax.Array,
-  displacement: jax.Array,
-) -> jax.Array:
-  """`warp` of checked arrays; of all images, or of one without batch axis."""
-  if images.ndim == 3:
-    one = (x[None] for x in (images, matrices, offsets, displacement))
-    return _warp(*one)[0]
   height, width = images.shape[1:3]
   y = (jnp.arange(height) - (height - 1) / 2).reshape(1, -1, 1)
   x = (jnp.arange(width) - (width - 1) / 2).reshape(1, 1, -1)

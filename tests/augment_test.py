@@ -184,3 +184,13 @@ def test_new_people_limits():
   assert 0.19 < np.abs(ratio).max() <= 0.2 + 1e-5
   with pytest.raises(ValueError, match="shade"):
     augment.new_people(images, jax.random.key(0), groups, shade=-0.1)
+
+
+def test_a_mirrored_image_is_posed_as_its_mirror_image():
+  images = jax.random.uniform(jax.random.key(3), (12, 10, 14, 2))
+  rows, key = jnp.arange(12), jax.random.key(4)
+  pose = {"rotation_deg": 20.0, "shear_deg": 8.0, "shift": 0.1, "elastic": 0.05}
+  always = augment.augment(images, key, rows, flip=1.0, **pose)
+  never = augment.augment(images[:, :, ::-1], key, rows, **pose)
+  np.testing.assert_allclose(always, never, atol=2e-5)
+  assert np.abs(always - augment.augment(images, key, rows, **pose)).max() > 0.1

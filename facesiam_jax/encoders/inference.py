@@ -42,13 +42,14 @@ def _moved(images: jax.Array, settings: Settings) -> Iterator[jax.Array]:
   yield images
   batch, height, width = images.shape[:3]
   eye = jnp.broadcast_to(jnp.eye(2), (batch, 2, 2))
+  view = lambda *how: warping.settled(warping.warp(images, *how))
   if settings.shift:
     for y, x in ((-1, 0), (1, 0), (0, -1), (0, 1)):
       by = jnp.array([y * settings.shift * height, x * settings.shift * width])
-      yield warping.warp(images, eye, jnp.broadcast_to(by, (batch, 2)))
+      yield view(eye, jnp.broadcast_to(by, (batch, 2)))
   if settings.scale:
     for factor in (1 + settings.scale, 1 / (1 + settings.scale)):
-      yield warping.warp(images, eye / factor, jnp.zeros((batch, 2)))
+      yield view(eye / factor, jnp.zeros((batch, 2)))
 
 
 def embed(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from facesiam_jax import augment, glasses, ops, parallel, preprocess
+from facesiam_jax import augment, glasses, ops, parallel, preprocess, warping
 from facesiam_jax.data import resident, streaming
 from facesiam_jax.metrics import collapse
 from facesiam_jax.training import objectives
@@ -90,6 +90,8 @@ def training_images(
     pixels, key(_GLASSES), rows, probability=recipe.glasses
   )
   pixels = augment.augment(pixels, key(_AUGMENT), rows, **recipe.augment)
+  # The backward pass reads them again.
+  pixels = warping.settled(pixels)
   return preprocess.standardize(pixels, **recipe.standardize)
 
 
