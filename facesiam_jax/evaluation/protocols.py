@@ -170,6 +170,7 @@ def verification_report(
     resamples=resamples,
     level=level,
     seed=seed,
+    cuts=[] if threshold is None else [threshold],
   )
   report["interval"] = _interval(bootstrap, report, level)
   report["interval_reason"] = bootstrap.reason

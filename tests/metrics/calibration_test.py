@@ -125,6 +125,36 @@ def test_bootstrap_covers_the_truth():
   assert hits >= 51
 
 
+@pytest.mark.parametrize("threshold", [None, 1.0])
+def test_runs_of_impostors_counted_together_change_no_rate(threshold):
+  scores, a, b = _people(40, images=2, effect=0.5)
+  # Ties of both kinds, and a threshold that is a score.
+  scores = scores.round(2)
+  sizes = []
+
+  def statistics(counts):
+    sizes.append(counts.values.size)
+    return tally.summary_of(counts, threshold, {"tar": 0.05, "low": 0.3})
+
+  every = calibration.person_bootstrap(
+    statistics, scores, a, b, resamples=50
+  ).intervals
+  before = sum(sizes)
+  cuts = [] if threshold is None else [threshold]
+  found = calibration.person_bootstrap(
+    statistics, scores, a, b, resamples=50, cuts=cuts
+  ).intervals
+  assert found == every
+  assert sum(sizes) - before < 0.6 * before
+  # Without its cut, the rates at a threshold would be others.
+  if threshold is not None:
+    none = calibration.person_bootstrap(
+      statistics, scores, a, b, resamples=50, cuts=[]
+    ).intervals
+    assert none["eer"] == every["eer"]
+    assert none["fmr"] != every["fmr"]
+
+
 def test_bootstrap_refuses_few_people_and_says_why():
   scores, a, b = _people(29)
   result = calibration.person_bootstrap(_rates, scores, a, b)
