@@ -1,13 +1,19 @@
 """`facesiam evaluate`: measure a recogniser on people it has never seen."""
 
 import pathlib
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from facesiam_jax.cli import common
+from facesiam_jax.cli import common, photos
+
+if TYPE_CHECKING:
+  from facesiam_jax.bundle import Bundle
+  from facesiam_jax.evaluation.measure import Measured
 
 HELP = "Measure a recogniser on people it has never seen."
-USAGE = "facesiam evaluate --workdir=DIR | --bundle=DIR --out=DIR"
+USAGE = """facesiam evaluate --workdir=DIR | --bundle=DIR --out=DIR [flags]
+       facesiam evaluate --bundle=DIR --out=DIR [flags] PEOPLE/"""
 
 # Rows of the printed table: key of the result, what it is called.
 _ROWS = (
@@ -31,9 +37,10 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     ("bundle", "Folder of a model bundle, instead of --workdir."),
     ("out", "Where the report goes; without it report/ in the --workdir."),
     ("dataset", "Data set to take the test people of; the bundle's own if "
-     "not given."),
+     "not given. Or give a folder PEOPLE/<name>/<photo>."),
   ):  # fmt: skip
     flags.DEFINE_string(name, None, text, flag_values=flag_values)
+  photos.define_flags(flag_values)
 
 
 def _places(
@@ -51,10 +58,60 @@ def _places(
   return pathlib.Path(bundle), pathlib.Path(flag_values.out), None
 
 
+def _measure_photos(
+  flag_values: flags.FlagValues, bundle: "Bundle", folder: str
+) -> "Measured":
+  """Measures on the photos of a folder of people."""
+  import numpy as np
+
+  from facesiam_jax.evaluation import measure
+  from facesiam_jax.faces import photo
+
+  listed = photo.list_people(folder)
+  paths = [path for several in listed.values() for path in several]
+  people = np.repeat(np.arange(len(listed)), [*map(len, listed.values())])
+  faces = photos.load(paths, bundle, flag_values, strict=False)
+  photos.print_failures(faces.failures, len(paths), "measured")
+  failed = np.delete(np.arange(len(paths)), faces.rows)
+  return measure.measure_photos(
+    bundle,
+    faces.cuts,
+    people[faces.rows],
+    people[failed],
+    [faces.failures[paths[row]].reason for row in failed],
+  )
+
+
+def _measure(
+  flag_values: flags.FlagValues, bundle: "Bundle", args: list[str]
+) -> "Measured":
+  from facesiam_jax.evaluation import measure
+
+  if args:
+    return _measure_photos(flag_values, bundle, args[0])
+  data = measure.load_data(
+    bundle, flag_values.dataset, any_alignment=flag_values.cropped
+  )
+  return measure.measure(bundle, data)
+
+
+def _check_args(flag_values: flags.FlagValues, args: list[str]) -> None:
+  if len(args) > 1 or (args and flag_values.dataset):
+    raise common.UsageError(
+      f"give one folder of people or --dataset, not also {args[-1]!r}."
+    )
+  if not args:
+    for name in ("detector", "detector_model", "largest"):
+      if flag_values[name].value:
+        raise common.UsageError(
+          f"--{name} is for photos: give a folder that holds a folder of "
+          "photos for each person."
+        )
+
+
 def run(flag_values: flags.FlagValues, args: list[str]) -> int:
   """Measures, prints a table and writes the report."""
-  if args:
-    raise common.UsageError(f"evaluate takes flags only, got {args[0]!r}.")
+  _check_args(flag_values, args)
   bundle_dir, out_dir, workdir = _places(flag_values)
   from facesiam_jax import bundle as bundle_lib
   from facesiam_jax import errors
@@ -69,18 +126,39 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
         "the end first."
       )
   bundle = bundle_lib.load(bundle_dir)
-  data = measure.load_data(bundle, flag_values.dataset)
-  measured = measure.measure(bundle, data)
+  measured = _measure(flag_values, bundle, args)
   page = measure.write(out_dir, bundle, measured, workdir=workdir)
-  result = measured.result
-  width = max(len(text) for _, text in _ROWS)
-  for key, text in _ROWS:
-    print(f"{text:<{width}}  {result[key]:8.2%}")
+  _print(measured.result)
+  if not bundle.calibrated:
+    known = bundle.published_distance is not None
+    print(f"{'published' if known else 'no'} threshold, uncalibrated")
+  print(f"report  {page}")
+  return 0
+
+
+def _print(result: dict[str, Any]) -> None:
+  """Prints the figures, with those of all photos beside them if some failed."""
+  acquired = result.get("acquisition")
+  every = acquired and acquired["with_failures"]
+  rows = [
+    [text, *(f"{one[key]:.2%}" for one in (result, every) if one)]
+    for key, text in _ROWS
+    if result[key] is not None
+  ]
+  head = ["", "faces found", "all photos"] if every else ["", "value"]
+  print(common.table(head, rows))
   print(
     f"on {result['num_people']} people, {result['num_genuine']} genuine and "
     f"{result['num_impostor']} impostor pairs"
   )
+  if acquired:
+    photos_failed = acquired["failures_to_acquire"]
+    people_failed = acquired["failures_to_enrol"]
+    print(
+      "failures to acquire {count} of {of} photos; ".format(**photos_failed)
+      + "failures to enrol {count} of {of} people".format(**people_failed)
+    )
+  if every:
+    print("all photos: a pair with a failed photo is one that is not accepted")
   quality = [f"{name} {value:.2f}" for name, value in result["quality"].items()]
   print(f"median quality of the faces: {', '.join(quality)}")
-  print(f"report  {page}")
-  return 0

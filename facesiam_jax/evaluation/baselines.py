@@ -32,7 +32,11 @@ def raw_pixel_similarity(images: ArrayLike) -> np.ndarray:
   >>> raw_pixel_similarity(np.array([[[0]], [[255]]], np.uint8))[0].tolist()
   [0.0, -1.0]
   """
-  return _negative_distances(_flatten("images", images))
+  # Whole numbers below 2^53, so that this is exact and near-duplicates keep
+  # their distance; matrix products are many times quicker than differences.
+  rows = _rows("images", images).astype(np.float64)
+  squares = np.square(rows).sum(axis=1)
+  return -np.sqrt(squares[:, None] + squares - 2 * (rows @ rows.T)) / 255
 
 
 def pca_similarity(
@@ -85,15 +89,20 @@ def pca_similarity(
   return _negative_distances((test - mean) @ axes[:components].T)
 
 
-def _flatten(name: str, images: ArrayLike) -> np.ndarray:
-  """Images as float64 rows in 0..1, [N, H * W * C]."""
+def _rows(name: str, images: ArrayLike) -> np.ndarray:
+  """Images as rows, uint8 [N, H * W * C]."""
   images = np.asarray(images)
   if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
     raise ValueError(
       f"{name} must be uint8 [N, H, W] or [N, H, W, C] and not empty, got "
       f"{images.dtype} {images.shape}"
     )
-  return images.reshape(len(images), -1) / 255
+  return images.reshape(len(images), -1)
+
+
+def _flatten(name: str, images: ArrayLike) -> np.ndarray:
+  """Images as float64 rows in 0..1, [N, H * W * C]."""
+  return _rows(name, images) / 255
 
 
 def _negative_distances(rows: np.ndarray) -> np.ndarray:

@@ -1,23 +1,29 @@
 """Measures a model bundle on people it has never seen; writes the report."""
 
 import dataclasses
+import math
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import ml_collections
 import numpy as np
 
 from facesiam_jax import bundle as bundle_lib
 from facesiam_jax import errors
 from facesiam_jax.data import sets
-from facesiam_jax.evaluation import baselines, protocols
-from facesiam_jax.faces import grading, photo
+from facesiam_jax.evaluation import acquisition, baselines, protocols
+from facesiam_jax.faces import grading, photo, pixels
+from facesiam_jax.training import config as config_lib
 from facesiam_jax.training import metric_writer
 
 # A similarity matrix of so many faces takes 1.6 GB.
 _MOST_TEST_IMAGES = 20_000
-_EIGENFACE_IMAGES = 5_000
+_EIGENFACE_IMAGES = 1_000
+# Raw pixels and eigenfaces take larger faces at this side, and grey.
+_BASELINE_SIDE = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +32,8 @@ class Measured:
 
   Attributes:
     result: from `protocols.verification_report`, and "quality": the medians of
-      what `faces.grading` measures in the pictures.
+      what `faces.grading` measures in the pictures; of photos also
+      "acquisition", from `acquisition.acquisition_report`.
     similarity: logits of all pairs, float32 [N, N].
     images: the test faces, uint8 [N, H, W, C].
     identity_ids: int32 [N].
@@ -41,37 +48,53 @@ class Measured:
 
 
 def load_data(
-  bundle: bundle_lib.Bundle, name: str | None = None
+  bundle: bundle_lib.Bundle,
+  name: str | None = None,
+  *,
+  any_alignment: bool = False,
 ) -> sets.DataSet:
   """Returns the data set a bundle was trained on, split as it was then.
 
   Args:
-    bundle: a recogniser that was trained here.
-    name: of another data set, to take in its place.
+    bundle: a recogniser.
+    name: of another data set, to take in its place; an imported bundle has none
+      of its own.
+    any_alignment: take faces that are framed otherwise than the bundle's.
 
   Raises:
-    errors.UserError: if it was not trained here.
+    errors.UserError: if it was not trained here and no data set is named, or if
+      the data set's faces are framed otherwise.
   """
-  if not bundle.spec["config"]:
+  if not bundle.spec["config"] and not name:
     raise errors.UserError(
       "this --bundle was imported, so that no data set of its own is known; "
-      "measure it on people of yours with facesiam calibrate."
+      "name one with --dataset, or give a folder of people's photos."
     )
-  config = ml_collections.ConfigDict(bundle.spec["config"])
+  config = config_lib.default_config()
+  config.image_size = bundle.input_size[0]
+  config.dataset.channels = bundle.channels
+  if bundle.spec["config"]:
+    config = ml_collections.ConfigDict(bundle.spec["config"])
   if name:
     config.dataset.name = name
-  return sets.load(config.dataset, image_size=config.image_size)
-
-
-def _in_memory(images: Any) -> np.ndarray:
-  """Returns the test faces as an array; each is compared with each."""
-  if len(images) > _MOST_TEST_IMAGES:
+    config.dataset.num_validation = 0
+  data = sets.load(config.dataset, image_size=config.image_size)
+  if name and not any_alignment and data.alignment != bundle.alignment:
     raise errors.UserError(
-      f"the data set has {len(images):,} test faces, and a report compares each"
-      f" with each, which {_MOST_TEST_IMAGES:,} allow: prepare it with fewer"
-      " test people."
+      f"the faces of --dataset={name} are framed as {data.alignment!r} and "
+      f"this --bundle wants {bundle.alignment!r}; give a folder of the photos, "
+      "in which faces are found and framed anew, or --cropped to take them as "
+      "they are."
     )
-  return np.asarray(images)
+  return data
+
+
+def _check_number(num: int) -> None:
+  if num > _MOST_TEST_IMAGES:
+    raise errors.UserError(
+      f"the data set has {num:,} test faces, and a report compares each with "
+      f"each, which {_MOST_TEST_IMAGES:,} allow: give fewer test people."
+    )
 
 
 def measure(bundle: bundle_lib.Bundle, data: sets.DataSet) -> Measured:
@@ -93,31 +116,105 @@ def measure(bundle: bundle_lib.Bundle, data: sets.DataSet) -> Measured:
       "the data set has fewer than two test people; give one that has more."
     )
   images, identity_ids = data.of(data.test)
-  images = _in_memory(images)
+  _check_number(len(images))
+  images = np.asarray(images)
   train_images, _ = data.of(data.train + data.validation)
+  cuts = [photo.Cut(image, None) for image in images]
+  found = _measured(bundle, cuts, identity_ids)
+  return dataclasses.replace(found, baselines=_baselines(images, train_images))
+
+
+def measure_photos(
+  bundle: bundle_lib.Bundle,
+  cuts: Sequence[photo.Cut],
+  identity_ids: np.ndarray,
+  failed_ids: np.ndarray,
+  reasons: Sequence[str],
+) -> Measured:
+  """Measures a bundle on photos, with those that have no usable face.
+
+  Args:
+    bundle: the recogniser.
+    cuts: the faces of the photos that have one, length N.
+    identity_ids: their people, int [N]; none may have been trained on.
+    failed_ids: the people of the other photos, int [F].
+    reasons: what kept each of those from being used, length F.
+
+  Returns:
+    The measurements.
+
+  Raises:
+    errors.UserError: if there are fewer than two people, none with two usable
+      photos, or too many faces.
+  """
+  people, counts = np.unique(identity_ids, return_counts=True)
+  if len(people) < 2 or counts.max() < 2:
+    raise errors.UserError(
+      f"{len(people)} people with at most {counts.max(initial=0)} usable "
+      "photos each allow no comparison; give two people or more, and two "
+      "photos or more of each."
+    )
+  _check_number(len(cuts))
+  found = _measured(bundle, cuts, identity_ids)
+  report = acquisition.acquisition_report(
+    found.similarity, identity_ids, failed_ids, reasons, _threshold(bundle)
+  )
+  return dataclasses.replace(
+    found,
+    result={**found.result, "acquisition": report},
+    baselines=_baselines(found.images, ()),
+  )
+
+
+def _threshold(bundle: bundle_lib.Bundle) -> float | None:
+  return None if bundle.threshold == math.inf else bundle.threshold
+
+
+def _measured(
+  bundle: bundle_lib.Bundle,
+  cuts: Sequence[photo.Cut],
+  identity_ids: np.ndarray,
+) -> Measured:
+  """Returns the measurements, no baselines among them."""
+  images = np.stack([cut.pixels for cut in cuts])
   embeddings = bundle.embed(images)
   similarity = bundle.logits_matrix(embeddings, embeddings)
   result = protocols.verification_report(
-    similarity, identity_ids, bundle.threshold
+    similarity, identity_ids, _threshold(bundle)
   )
-  quality = grading.medians([photo.Cut(image, None) for image in images])
+  quality = grading.medians(cuts)
   known = {name: value for name, value in quality.items() if value is not None}
   return Measured(
     result={**result, "quality": known},
     similarity=similarity,
     images=images,
-    identity_ids=identity_ids,
-    baselines=_baselines(images, train_images),
+    identity_ids=np.asarray(identity_ids),
+    baselines={},
   )
+
+
+def _small(images: Any) -> np.ndarray:
+  """Returns faces as uint8 [N, H, W, 1], H at most `_BASELINE_SIDE`."""
+  images = np.asarray(images)
+  side = min(images.shape[1], _BASELINE_SIDE)
+  if images.shape[1:] == (side, side, 1):
+    return images
+  resized = (
+    cv2.resize(pixels.to_gray(np.squeeze(image)), (side, side),
+               interpolation=cv2.INTER_AREA)
+    for image in images
+  )  # fmt: skip
+  return np.stack(list(resized))[..., None]
 
 
 def _baselines(images: np.ndarray, train_images: Any) -> dict[str, np.ndarray]:
   """Returns the similarities of methods that learn little or nothing."""
+  images = _small(images)
   found = {"Raw pixels": baselines.raw_pixel_similarity(images)}
   if len(train_images) > 1:
     # All where they are few; evenly spread ones do as well for the axes.
     step = -(-len(train_images) // _EIGENFACE_IMAGES)
-    few = np.asarray(train_images[::step])
+    few = _small(train_images[::step])
     found["Eigenfaces"] = baselines.pca_similarity(
       few,
       images,

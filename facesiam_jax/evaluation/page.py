@@ -69,6 +69,7 @@ _MEANINGS = (
   ),
 )
 _HEADLINES = ("eer", "one_shot_accuracy", "tar_at_far_0.01", "fmr", "fnmr")
+_WITH_FAILURES = ("fmr", "fnmr", *_HEADLINES[:3], "tar_at_far_0.1")
 _COMPARED = ("eer", "auc", "tar_at_far_0.01", "one_shot_accuracy")
 
 
@@ -127,6 +128,8 @@ def render(
     headlines=[by_key[key] for key in _HEADLINES if key in by_key],
     rows=rows,
     comparison=_comparison(metrics, name),
+    acquisition=_acquisition(metrics),
+    quality=_quality(metrics),
     settings=_flat(metrics["settings"]),
     pictures=[
       {
@@ -201,6 +204,27 @@ def _comparison(metrics: Mapping[str, Any], name: str) -> dict[str, Any] | None:
       for system, result in systems.items()
     ],
   }
+
+
+def _acquisition(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+  """Photos without a usable face, and the metrics with and without them."""
+  acquired = metrics.get("acquisition")
+  if acquired is None:
+    return None
+  labels = {key: label for key, label, _ in _MEANINGS}
+  every = acquired["with_failures"]
+  rows = [
+    (labels[key], percent(metrics[key]), percent(every[key]))
+    for key in _WITH_FAILURES
+    if every and metrics[key] is not None
+  ]
+  return {**acquired, "rows": rows}
+
+
+def _quality(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+  return [
+    (name, f"{value:.2f}") for name, value in metrics.get("quality", {}).items()
+  ]
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[Any]:

@@ -239,3 +239,53 @@ def test_calibration_names_its_detector(tmp_path, capsys):
   assert measured["failures_to_acquire"] == 1 and measured["num_photos"] == 13
   assert measured["median_quality"]["yaw"] is None
   assert measured["median_quality"]["width"] > 30
+
+
+def _unlike(folder):
+  """Three people with two photos each, one photo without a face."""
+  for name, person in (("Ada", 3), ("Bob", 11), ("Cy", 30)):
+    (folder / name).mkdir(parents=True)
+    for number in (1, 2):
+      with PIL.Image.open(pixel_bundle.photo(person, number)) as image:
+        image.resize((276, 336)).save(folder / name / f"{number}.png")
+  PIL.Image.new("L", (300, 300), 128).save(folder / "Cy" / "3.png")
+  (folder / "Dee").mkdir()
+  PIL.Image.new("L", (300, 300), 90).save(folder / "Dee" / "1.png")
+  return folder
+
+
+def test_evaluation_counts_photos_without_a_face(files, tmp_path, capsys):
+  people, out = _unlike(tmp_path / "people"), tmp_path / "report"
+  argv = ["evaluate", files.bundle, f"--out={out}"]
+  said = _run(capsys, *argv, people).out
+  assert "Cy/3.png: no face, not measured" in said
+  assert "failures to acquire 2 of 8 photos" in said
+  assert "failures to enrol 1 of 4 people" in said
+  metrics = json.loads((out / "metrics.json").read_text())
+  acquired = metrics["acquisition"]
+  assert acquired["reasons"] == {"no face": 2}
+  every = acquired["with_failures"]
+  assert metrics["num_images"] == 6 and every["num_images"] == 8
+  # Cy's third photo makes two more genuine pairs, both of them missed.
+  assert (metrics["num_genuine"], every["num_genuine"]) == (3, 5)
+  missed = round(3 * metrics["fnmr"])
+  assert every["fnmr"] == (missed + 2) / 5
+  page = (out / "report.html").read_text()
+  assert "Photos without a usable face" in page and "Quality of the" in page
+  assert {"width", "sharpness", "yaw", "score"} - {"yaw"} <= (
+    metrics["quality"].keys()
+  )
+
+
+def test_what_evaluate_does_not_take(files, tmp_path, capsys):
+  argv = ["evaluate", files.bundle, f"--out={tmp_path / 'report'}"]
+  err = _run(capsys, *argv, "--dataset=x", tmp_path, status=2).err
+  assert "--dataset" in err
+  err = _run(capsys, *argv, "--detector=haar", status=2).err
+  assert "--detector is for photos" in err
+  (tmp_path / "people" / "Ada").mkdir(parents=True)
+  with PIL.Image.open(files.ada) as image:
+    image.save(tmp_path / "people" / "Ada" / "1.png")
+  err = _run(capsys, *argv, tmp_path / "people", status=1).err
+  assert "1 people with at most 1 usable" in err and err.count("\n") == 1
+  assert not (tmp_path / "report").exists()

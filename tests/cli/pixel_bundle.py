@@ -33,6 +33,7 @@ def save(path, **changes):
     "dim": 256,
     "thresholds": {"chosen": {"logit": 0.0}},
     "default_threshold": "chosen",
+    "config": {},
   }
   head = {"raw_scale": jnp.float32(100.0), "bias": jnp.float32(-95.0)}
   variables = {"encoder": {}, "head": {"params": head}}

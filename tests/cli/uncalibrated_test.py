@@ -128,8 +128,36 @@ def test_gallery_knows_no_probability(files):
   assert found.matches and np.isnan(found.matches[0].probability)
 
 
-def test_evaluate_says_what_measures_an_import(files, tmp_path, capsys):
-  argv = ["evaluate", files.cosine, f"--out={tmp_path / 'report'}"]
+def _people(folder):
+  rng = np.random.default_rng(0)
+  for person in range(3):
+    colour = rng.integers(40, 216, 3)
+    (folder / str(person)).mkdir(parents=True)
+    for number in range(3):
+      face = np.clip(colour + rng.normal(0, 5, (8, 8, 3)), 0, 255)
+      image = PIL.Image.fromarray(face.astype(np.uint8))
+      image.save(folder / str(person) / f"{number}.png")
+  return folder
+
+
+def test_evaluate_measures_an_import_on_photos(files, tmp_path, capsys):
+  out = tmp_path / "report"
+  argv = ["evaluate", files.cosine, f"--out={out}"]
   assert main.main(argv) == 1
-  assert "was imported" in capsys.readouterr().err
-  assert not (tmp_path / "report").exists()
+  assert "--dataset, or give a folder" in capsys.readouterr().err
+  assert not out.exists()
+  people = _people(tmp_path / "people")
+  assert main.main([*argv, "--cropped", str(people)]) == 0
+  said = capsys.readouterr().out
+  assert (
+    "failures to acquire 0 of 9 photos" in said and "all photos" not in said
+  )
+  metrics = json.loads((out / "metrics.json").read_text())
+  assert metrics["fnmr"] == 0 and "published threshold, uncalibrated" in said
+  assert metrics["acquisition"]["with_failures"] is None
+  colour_bundle.save(tmp_path / "none", threshold=None)
+  argv[1] = f"--bundle={tmp_path / 'none'}"
+  assert main.main([*argv, "--cropped", str(people)]) == 0
+  said = capsys.readouterr().out
+  assert "no threshold, uncalibrated" in said and "match rate" not in said
+  assert json.loads((out / "metrics.json").read_text())["fmr"] is None

@@ -54,3 +54,22 @@ def test_too_few_and_too_many_test_people(bundle, in_memory, monkeypatch):
   monkeypatch.setattr(measure, "_MOST_TEST_IMAGES", 23)
   with pytest.raises(errors.UserError, match="has 24 test faces"):
     measure.measure(bundle, in_memory)
+
+
+def test_larger_faces_are_small_and_grey_for_the_baselines():
+  rng = np.random.default_rng(0)
+  cells = rng.integers(0, 256, size=(5, 64, 64, 1)).astype(np.uint8)
+  large = np.repeat(np.repeat(np.repeat(cells, 2, 1), 2, 2), 3, 3)
+  for images in (cells, large):
+    small = measure._small(images)
+    assert small.dtype == np.uint8
+    np.testing.assert_array_equal(small, cells)
+
+
+def test_a_set_that_is_framed_otherwise_is_refused(bundle, monkeypatch):
+  other = sets.DataSet(tiny.Faces(64), (0,), (), (4, 5), alignment="else")
+  monkeypatch.setattr(sets, "load", lambda config, image_size: other)
+  with pytest.raises(errors.UserError, match="framed as 'else' and this"):
+    measure.load_data(bundle, "folder/x")
+  found = measure.load_data(bundle, "folder/x", any_alignment=True)
+  assert found is other
