@@ -34,7 +34,7 @@ def _photos_below(folder: pathlib.Path) -> list[pathlib.Path]:
     path
     for path in folder.rglob("*")
     if path.suffix.lower() in photo.SUFFIXES
-    and path.is_file()
+    and not path.is_dir()
     and not any(p.startswith(".") for p in path.relative_to(folder).parts)
   )
   if not found:

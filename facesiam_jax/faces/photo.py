@@ -345,5 +345,6 @@ def _images_in(folder: pathlib.Path) -> list[pathlib.Path]:
   return [
     entry
     for entry in _visible(folder)
-    if entry.suffix.lower() in SUFFIXES and entry.is_file()
+    # A pipe or a link to nothing is told of when it is read, not passed over.
+    if entry.suffix.lower() in SUFFIXES and not entry.is_dir()
   ]
