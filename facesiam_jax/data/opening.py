@@ -6,7 +6,7 @@ for; the same function reads them either way.
 
 import dataclasses
 import sys
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -14,7 +14,15 @@ import numpy as np
 import tqdm
 
 from facesiam_jax import errors
-from facesiam_jax.data import listing, place, prepared, records, sets, shards
+from facesiam_jax.data import (
+  exclusion,
+  listing,
+  place,
+  prepared,
+  records,
+  sets,
+  shards,
+)
 
 _GB = 1e9
 # Images between two steps of the progress bar.
@@ -52,7 +60,7 @@ def load(
 
   Args:
     config: the `dataset` part of a training config; an older one may lack
-      channels, crop and memory_gb.
+      channels, crop, memory_gb and exclude.
     image_size: height and width of the faces, pixels.
     lazy: whether the images stay on the disk however few they are.
 
@@ -78,9 +86,13 @@ def load(
   memory_gb = config.get("memory_gb", 4.0)
   lazy = lazy or images.nbytes > memory_gb * _GB
   _say(found, images, memory_gb, lazy)
+  without = {}
+  if config.get("exclude", ""):
+    without = exclusion.read(config.exclude, [one.name for one in found])
   for one in found:
     one.check()
-  labels, split_of = _people(found, len(images))
+  labels, split_of, kept = _people(found, without, len(images))
+  images = _left(images, kept)
   faces = Faces(images if lazy else _whole(images), **labels)
   people = {
     split: [p for p, own in enumerate(split_of) if own == split]
@@ -151,28 +163,39 @@ def _whole(images: records.RecordImages) -> np.ndarray:
 
 def _rows(
   found: Sequence[prepared.Prepared],
-) -> Iterator[tuple[Hashable, str, shards.Example]]:
-  """Yields (who, split, example) of all images; `who` is a person's own."""
+  without: Mapping[str, exclusion.Exclusion],
+) -> Iterator[tuple[Hashable | None, str, shards.Example]]:
+  """Yields (who, split, example) of all images; `who` is a person's own.
+
+  It is None for an image that is to be left out.
+  """
   for one in found:
+    left_out = without.get(one.name, exclusion.Exclusion())
     for split in listing.SPLITS:
       for example in one.examples(split) if one.num_images(split) else ():
         # Numbers are a set's own; names and CelebA's numbers hold for all.
         known = len(found) > 1
         who = listing.canonical(example.name) if known else example.identity
-        yield who, split, example
+        out = left_out.covers(example.identity, example.image_number)
+        yield None if out else who, split, example
 
 
 def _people(
-  found: Sequence[prepared.Prepared], total: int
-) -> tuple[dict[str, Any], list[str]]:
-  """Returns who is who, people numbered from 0, and each person's split."""
+  found: Sequence[prepared.Prepared],
+  without: Mapping[str, exclusion.Exclusion],
+  total: int,
+) -> tuple[dict[str, Any], list[str], np.ndarray]:
+  """Returns who is who, people numbered from 0, their splits, rows kept."""
   identity_ids = np.zeros(total, np.int32)
   image_numbers = np.zeros(total, np.int32)
+  kept = np.zeros(total, bool)
   numbers: dict[Hashable, int] = {}
   names: list[str] = []
   splits: list[str] = []
-  bar = _bar(_rows(found), total, "reading names")
+  bar = _bar(_rows(found, without), total, "reading names")
   for row, (who, split, example) in enumerate(bar):
+    if who is None:
+      continue
     person = numbers.setdefault(who, len(names))
     if person == len(names):
       names.append(example.name)
@@ -180,12 +203,29 @@ def _people(
     splits[person] = max(splits[person], split, key=listing.SPLITS.index)
     identity_ids[row] = person
     image_numbers[row] = example.image_number
+    kept[row] = True
   labels = {
-    "identity_ids": identity_ids,
-    "image_numbers": image_numbers,
+    "identity_ids": identity_ids[kept],
+    "image_numbers": image_numbers[kept],
     "names": tuple(names),
   }
-  return labels, splits
+  return labels, splits, kept
+
+
+def _left(
+  images: records.RecordImages, kept: np.ndarray
+) -> records.RecordImages:
+  """Returns the images that no list leaves out, and says how many it does."""
+  if kept.all():
+    return images
+  print(
+    f"{len(kept) - kept.sum():,} images left out, as config.dataset.exclude"
+    " says.",
+    file=sys.stderr,
+  )
+  left = images[kept]
+  assert isinstance(left, records.RecordImages)
+  return left
 
 
 def _choose(

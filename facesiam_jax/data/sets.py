@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 
 from facesiam_jax import errors
-from facesiam_jax.data import olivetti
+from facesiam_jax.data import names, olivetti
 
 
 class Faces(Protocol):
@@ -143,6 +143,25 @@ def load(
       f"{sorted((*_LOADERS, *_PREPARED))} or give package.module:function."
     )
   return loader(config, image_size)
+
+
+def seen_in_training(data: DataSet) -> tuple[str, ...]:
+  """Returns validation and test people who are training people too.
+
+  Args:
+    data: a data set.
+
+  Returns:
+    Their names, each once: people whose identity id is in both, and people
+    whose name in the one is a name of the other, however it is spelled.
+  """
+  of = lambda people: [str(data.faces.names[p]) for p in people]
+  evaluated = tuple(dict.fromkeys((*data.validation, *data.test)))
+  shared = set(data.train) & set(evaluated)
+  found = [*of(sorted(shared))]
+  pairs = names.same_names(of(evaluated), of(data.train))
+  found += [of(evaluated)[i] for i, _ in pairs]
+  return tuple(dict.fromkeys(found))
 
 
 def split_people(

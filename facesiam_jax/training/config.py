@@ -58,6 +58,9 @@ def default_config() -> ml_collections.ConfigDict:
   # Gigabytes of the host's memory for the faces of a prepared data set; more
   # are left on the disk and read when they are asked for.
   c.dataset.memory_gb = 4.0
+  # A file that says which people and images of the data set are left out, by
+  # number; `facesiam audit` writes one.
+  c.dataset.exclude = ""
   # Of "synthetic": drawn people, and pictures of each.
   c.dataset.num_people = 200
   c.dataset.images_per_person = 20

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import sys
 from typing import Any
 
 import jax
@@ -166,6 +167,17 @@ def make_bundle(
   return bundle_lib.save(workdir / BUNDLE, spec, variables)
 
 
+def _seen_sentence(name: str, seen: tuple[str, ...]) -> str:
+  """Warns that an evaluation will flatter."""
+  more = ", ..." if len(seen) > 3 else ""
+  return (
+    f"warning: {len(seen)} people of the validation or test split of {name} are"
+    f" in its training split too ({', '.join(seen[:3])}{more}), so that what is"
+    " measured on them says little about strangers; facesiam audit lists whom"
+    " to leave out."
+  )
+
+
 def train(
   config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]
 ) -> bundle_lib.Bundle:
@@ -190,6 +202,9 @@ def train(
     image_size=config.image_size,
     lazy=config.feed.kind == "streaming",
   )
+  seen = sets.seen_in_training(data)
+  if seen:
+    print(_seen_sentence(config.dataset.name, seen), file=sys.stderr)
   with workdir_lib.locked(workdir) as folder:
     workdir_lib.claim(folder, config)
     validation = split_of(data, data.validation) if data.validation else None

@@ -64,6 +64,25 @@ def _config(root, **fields):
   return config
 
 
+def test_what_a_list_excludes_is_left_out(root, tmp_path, capsys):
+  whole = sets.load(_config(root), image_size=16).faces
+  names = [whole.names[p] for p in whole.identity_ids]
+  keys = list(zip(names, whole.image_numbers.tolist(), strict=True))
+  path = tmp_path / "exclude.txt"
+  path.write_text("folder/people\tperson\t4\nfolder/people image 6/2 why\n")
+  config = _config(root, exclude=str(path))
+  capsys.readouterr()
+  rest = sets.load(config, image_size=16).faces
+  assert "5 images left out" in capsys.readouterr().err
+  kept = [k for k in keys if k[0] != "person4" and k != ("person6", 2)]
+  names = [rest.names[p] for p in rest.identity_ids]
+  assert kept == list(zip(names, rest.image_numbers.tolist(), strict=True))
+  assert len(rest.images) == 31 and "person4" not in rest.names
+  path.write_text("folder/other person 4\n")
+  with pytest.raises(errors.UserError, match="folder/other"):
+    sets.load(config, image_size=16)
+
+
 def test_faces_people_and_names(root, capsys):
   data = sets.load(_config(root), image_size=16)
   assert data.faces.images.shape == (36, 16, 16, 1)
