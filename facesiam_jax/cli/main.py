@@ -37,6 +37,7 @@ VERBS = {
   "identify": "Say who of a gallery a photo shows.",
   "gallery": "List, remove, export or check the people of a gallery.",
   "embed": "Write the embeddings of photos to a file.",
+  "audit": "Find what two data sets share, and images under a wrong name.",
   "encoders": "List the encoders: input, cost, licence of known weights.",
   "import": "Make a model bundle of weights that others have trained.",
   "export": "Write a model bundle's network for programs without this one.",

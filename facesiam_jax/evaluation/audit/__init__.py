@@ -1,0 +1,1 @@
+"""Comparing data sets: who and what is in two, and what looks mislabelled."""
