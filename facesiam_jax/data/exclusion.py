@@ -2,7 +2,8 @@
 
 A line is `DATASET person NUMBER` or `DATASET image NUMBER/IMAGE_NUMBER`, with
 the numbers of the prepared data set; more words are passed over, and so are
-lines that begin with #. `facesiam audit` writes such lists.
+lines that begin with #. `facesiam audit` writes such lists. What is said of a
+data set holds for it at another size or in another framing too.
 """
 
 import dataclasses
@@ -71,14 +72,25 @@ def read(
       of_people.add(int(person))
     else:
       of_images.add((int(owner), int(image)))
-  if not people.keys() & set(datasets):
+  told = {
+    name: [own for own in people if _covers(own, name)] for name in datasets
+  }
+  if not any(told.values()):
     raise errors.UserError(
       f"{path} excludes nothing of {', '.join(datasets)} (it is about"
       f" {', '.join(sorted(people)) or 'no data set'}): give the list of this"
       " data set, or none."
     )
   return {
-    name: Exclusion(frozenset(people[name]), frozenset(images[name]))
-    for name in datasets
-    if name in people
+    name: Exclusion(
+      frozenset().union(*(people[own] for own in owners)),
+      frozenset().union(*(images[own] for own in owners)),
+    )
+    for name, owners in told.items()
+    if owners
   }
+
+
+def _covers(listed: str, name: str) -> bool:
+  """Whether a data set is the listed one, or the same one scaled or cut."""
+  return re.fullmatch(rf"{re.escape(listed)}(/.*|_[0-9]+)?", name) is not None

@@ -32,6 +32,28 @@ def test_lines_are_read_by_data_set(tmp_path):
     exclusion.read(path, ["folder/x"])
 
 
+@pytest.mark.parametrize(
+  ("listed", "name", "covers"),
+  [
+    ("folder/x", "folder/x_64", True),
+    ("celeba_identity", "celeba_identity/arcface_112_64", True),
+    ("folder/x", "folder/xy", False),
+    ("folder/x", "folder/x_b", False),
+    ("folder/x.1", "folder/xa1", False),
+  ],
+)
+def test_a_list_holds_for_a_data_set_scaled_or_cut(
+  tmp_path, listed, name, covers
+):
+  path = tmp_path / "exclude.txt"
+  path.write_text(f"{listed} person 3\nother image 1/2\n")
+  found = exclusion.read(path, [name, "other"])
+  assert (name in found) == covers
+  assert found["other"].covers(1, 2) and not found["other"].covers(3, 0)
+  if covers:
+    assert found[name].covers(3, 0) and not found[name].covers(1, 2)
+
+
 def test_the_committed_list_holds_numbers_only():
   found = exclusion.read(LIST, _SETS)
   assert set(found) == set(_SETS)
