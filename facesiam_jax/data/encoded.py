@@ -122,7 +122,7 @@ def keep(
       short, or has a side below `MIN_SIDE`.
   """
   pixels, plain = _decode(data)
-  if size is None and box is None and plain:
+  if size is None and box is None and plain and _decodes(data, pixels):
     return Kept(data, changed=False)
   if box is not None:
     pixels = _cut(pixels, *box)
@@ -155,6 +155,14 @@ def square(pixels: np.ndarray, size: int, *, crop: float = 1.0) -> np.ndarray:
   scaled = cv2.resize(middle, (size, size), interpolation=method)
   # OpenCV drops the axis of a single channel.
   return scaled.reshape(size, size, *pixels.shape[2:])
+
+
+def _decodes(data: bytes, pixels: np.ndarray) -> bool:
+  """Whether OpenCV reads it too: Pillow bears more damage in a PNG."""
+  try:
+    return decode(data).shape[:2] == pixels.shape[:2]
+  except ValueError:
+    return False
 
 
 def _cut(

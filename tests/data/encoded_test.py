@@ -82,6 +82,20 @@ def test_other_images_become_what_any_reader_shows_alike(name, tmp_path):
   assert want.shape[:2] == ((24, 16) if name == "turned" else (16, 24))
 
 
+def test_what_one_decoder_alone_bears_is_written_anew():
+  data = bytearray(fake_sets.encode(fake_sets.pixels(3, (24, 16)), "PNG"))
+  start = data.index(b"IDAT")
+  length = int.from_bytes(data[start - 4 : start], "big")
+  # The checksum of the chunk, which Pillow passes over and OpenCV does not.
+  data[start + 4 + length] ^= 1
+  with pytest.raises(ValueError, match="no JPEG or PNG"):
+    encoded.decode(bytes(data))
+  kept = encoded.keep(bytes(data))
+  assert kept.changed
+  want = np.asarray(fake_sets.pixels(3, (24, 16)))
+  np.testing.assert_array_equal(encoded.decode(kept.data), want)
+
+
 def _bomb(width, height):
   """A PNG whose head says so many pixels, and that has none of them."""
   head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
