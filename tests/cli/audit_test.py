@@ -85,19 +85,19 @@ def test_what_two_folders_share(tmp_path, capsys):
 
 
 def _crowd(root):
-  """40 people of the pixel bundle's kind; what is wrong among them.
+  """64 people of the pixel bundle's kind; what is wrong among them.
 
-  Person 3 is person 40 too, an image of person 5 lies under person 6, and a
+  Person 3 is person 64 too, an image of person 5 lies under person 6, and a
   photo of person 7 is there once more, cut and mirrored.
   """
   rng = np.random.default_rng(0)
   files = {}
-  for person in range(40):
+  for person in range(64):
     base = np.asarray(_face(1000 + person), float)
     for number in range(6):
       change = np.asarray(_face(5000 + 6 * person + number), float) - 128
       pixels = np.clip(base + 0.45 * change + rng.normal(0, 2), 0, 255)
-      owner = 40 if person == 3 and number > 2 else person
+      owner = 64 if person == 3 and number > 2 else person
       owner = 6 if (person, number) == (5, 0) else owner
       image = PIL.Image.fromarray(pixels.astype(np.uint8))
       files[f"p{owner:02}/{person}_{number}.png"] = _png(image)
@@ -120,7 +120,7 @@ def test_one_set_alone_with_a_bundle(tmp_path, capsys):
   # The photo that was cut differs in too many bits, and is found all the same.
   assert sorted(by_kind) == ["copies", "label_suspects", "people_alike"]
   shown = lambda kind: [i["person"] for i in by_kind[kind]["images"]]
-  assert shown("people_alike") == ["p03", "p40"]
+  assert shown("people_alike") == ["p03", "p64"]
   assert by_kind["label_suspects"]["images"][0]["file"] == "p06/5_0.png"
   assert shown("label_suspects") == ["p06", "p05"]
   assert {i["file"] for i in by_kind["copies"]["images"]} == {
@@ -129,7 +129,7 @@ def test_one_set_alone_with_a_bundle(tmp_path, capsys):
   }
   (excluded,) = exclusion.read(out / "exclude.txt", [str(source)]).values()
   # Three images each: the second goes. A copy under one name may stay.
-  assert excluded.people == {40} and excluded.images == {(6, 0)}
+  assert excluded.people == {64} and excluded.images == {(6, 0)}
   text = (out / "exclude.txt").read_text()
   looks = [p for p in report["pairs"] if p["grade"] == "look"]
   told = {p["kind"] for p in looks} - {"near_identical", "copies"}
@@ -137,7 +137,21 @@ def test_one_set_alone_with_a_bundle(tmp_path, capsys):
     "people_alike",
     "label_suspects",
   }
-  assert report["chance"]["train-train"]["pairs"] == 41 * 40 // 2
+  assert report["chance"]["train-train"]["pairs"] == 65 * 64 // 2
+
+
+def test_among_few_pairs_of_people_nobody_is_sure(
+  tmp_path, capsys, monkeypatch
+):
+  monkeypatch.setattr(people, "FEWEST_FOR_SURE", 65 * 64 // 2 + 1)
+  source = _crowd(tmp_path / "crowd")
+  pixel_bundle.save(tmp_path / "bundle")
+  out = tmp_path / "report"
+  words = [f"--train={source}", f"--out={out}", "--alignment=olivetti"]
+  assert _run(capsys, *words, f"--bundle={tmp_path}/bundle")[0] == 0
+  report = json.loads((out / "audit.json").read_text())
+  grades = {p["grade"] for p in report["pairs"] if p["kind"] == "people_alike"}
+  assert grades == {"look"}
 
 
 def test_too_few_people_are_said_to_be(tmp_path, capsys):

@@ -220,11 +220,12 @@ def _alike(
   alike, chance = people.alike(
     sums[0], None if inside else sums[1], known=known
   )
+  many = chance is not None and chance.pairs >= people.FEWEST_FOR_SURE
   rows = _first_rows(a), _first_rows(b)
   found = [
     Pair(
       "people_alike",
-      SURE if pair.expected <= people.SURE else LOOK,
+      SURE if many and pair.expected <= people.SURE else LOOK,
       where,
       (int(rows[0][pair.i]), int(rows[1][pair.j])),
       f"likeness {pair.value:.3f}, {pair.expected:.2g} such pairs by chance",

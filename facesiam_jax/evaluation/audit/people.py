@@ -21,6 +21,9 @@ from numpy.typing import ArrayLike
 # How many pairs of two people may be expected among those that are told of as
 # sure, and among those to look at, in one comparison of two sets.
 SURE, LOOK = 0.05, 2.0
+# Of fewer pairs of people the count of the highest is too rough for that: among
+# 1,800 one of two that were told of as sure was wrong.
+FEWEST_FOR_SURE = 2000
 # Images that a person must have for a word on whether one is theirs.
 FEWEST = 3
 # The next nearest others of a person or an image, whose mean is subtracted.
