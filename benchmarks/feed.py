@@ -234,7 +234,7 @@ def _wait_case(faces: Any) -> dict[str, Any]:
 
   from facesiam_jax import parallel
   from facesiam_jax.training import config as config_lib
-  from facesiam_jax.training import loop
+  from facesiam_jax.training import recipe as recipe_lib
   from facesiam_jax.training import step as step_lib
 
   config = config_lib.default_config()
@@ -243,9 +243,9 @@ def _wait_case(faces: Any) -> dict[str, Any]:
     config.objective.args = {
       "num_people": _PEOPLE, "images_per_person": _PER_PERSON
     }  # fmt: skip
-  recipe = loop.make_recipe(config)
+  recipe = recipe_lib.make_recipe(config)
   mesh = parallel.make_mesh(jax.devices()[:1])
-  state = loop.init_state(recipe, (112, 112, 3), len(faces.names))
+  state = recipe_lib.init_state(recipe, (112, 112, 3), len(faces.names))
   state = parallel.replicate(state, mesh)
   step = step_lib.make_train_steps(recipe, mesh, 1, streamed=True)
   feed = _streaming(faces, 10**6)

@@ -1,7 +1,8 @@
-"""The device mesh and pmap: nothing else knows how many devices there are.
+"""Processes, the device mesh and pmap: nothing else knows how many there are.
 
 A step is written for ONE device, with the named axis `data` and explicit
-collectives; `pmap` maps it over a mesh of any size.
+collectives; `pmap` maps it over a mesh of any size, which may span processes.
+Every process runs the same program; process 0 writes what people read.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,10 +10,85 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 AXIS = "data"
+
+
+def start(
+  coordinator: str | None = None,
+  num_processes: int | None = None,
+  process_id: int | None = None,
+  *,
+  detect: bool = False,
+  cpu_devices: int | None = None,
+) -> None:
+  """Joins this process to the others of a run; before JAX computes anything.
+
+  The one place that starts `jax.distributed`. Alone, it does nothing.
+
+  Args:
+    coordinator: "host:port" of process 0, the same for all processes.
+    num_processes: how many there are.
+    process_id: number of this one, 0..num_processes - 1.
+    detect: whether JAX finds out these three, as SLURM, Open MPI, Cloud TPU
+      and GKE's TPU jobs tell them.
+    cpu_devices: devices that this process makes of its CPU; None for JAX's
+      own choice.
+
+  Raises:
+    ValueError: if some of the three are missing or out of range, or there is
+      nothing to detect them from.
+    RuntimeError: if the coordinator cannot be reached.
+  """
+  if cpu_devices is not None:
+    if cpu_devices < 1:
+      raise ValueError(f"cpu_devices must be at least 1, got {cpu_devices}.")
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", cpu_devices)
+  given = (coordinator, num_processes, process_id)
+  if detect:
+    if given != (None, None, None):
+      raise ValueError("what is to be detected must not be given too.")
+    jax.distributed.initialize()
+    return
+  if given == (None, None, None) or (num_processes == 1 and not coordinator):
+    return
+  if coordinator is None or num_processes is None or process_id is None:
+    raise ValueError(
+      "coordinator, num_processes and process_id go together, got "
+      f"{coordinator!r}, {num_processes!r} and {process_id!r}."
+    )
+  if not 0 <= process_id < num_processes:
+    raise ValueError(
+      f"process_id must be in 0..{num_processes - 1}, got {process_id}."
+    )
+  jax.distributed.initialize(
+    coordinator,
+    num_processes,
+    process_id,
+    cluster_detection_method="deactivate",
+  )
+
+
+def is_main() -> bool:
+  """Returns whether this is process 0, the one that writes for people."""
+  return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+  """Waits until every process of the run has come to the same place."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
+
+
+def from_main(number: int) -> int:
+  """Returns process 0's number on every process."""
+  if jax.process_count() == 1:
+    return number
+  return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:

@@ -12,21 +12,21 @@ import tiny
 import facesiam_jax
 from facesiam_jax import bundle as bundle_lib
 from facesiam_jax import errors
-from facesiam_jax.training import loop
+from facesiam_jax.training import recipe as recipe_lib
 from tests import colour_bundle
 
 
 @functools.cache
 def _params(objective, seed):
   """Fresh parameters; cached, since drawing them takes seconds to compile."""
-  recipe = loop.make_recipe(tiny.config(objective, seed=seed))
-  state = loop.init_state(recipe, (16, 16, 1), 8)
+  recipe = recipe_lib.make_recipe(tiny.config(objective, seed=seed))
+  state = recipe_lib.init_state(recipe, (16, 16, 1), 8)
   return jax.device_get(state.eval_params)
 
 
 def _save(folder, objective="pair_bce", **changes):
   config = tiny.config(objective, **changes)
-  recipe = loop.make_recipe(config)
+  recipe = recipe_lib.make_recipe(config)
   spec = {
     "encoder": config.encoder.to_dict(),
     "head": config.head.to_dict(),

@@ -4,7 +4,7 @@ import numpy as np
 
 from facesiam_jax.data import sets
 from facesiam_jax.training import config as config_lib
-from facesiam_jax.training import loop
+from facesiam_jax.training import split as split_lib
 
 
 class Faces:
@@ -66,4 +66,4 @@ def config(objective="pair_bce", **changes):
 def split():
   """All tiny faces as a training split."""
   faces = Faces()
-  return loop.Split(faces.images, faces.identity_ids)
+  return split_lib.Split(faces.images, faces.identity_ids)

@@ -12,8 +12,8 @@ import numpy as np
 
 from facesiam_jax import heads, metrics, ops
 from facesiam_jax.metrics import tally
+from facesiam_jax.training import recipe as recipe_lib
 from facesiam_jax.training import state as state_lib
-from facesiam_jax.training import step as step_lib
 
 _TARGETS = (0.01, 0.1)
 _RESAMPLES = 500
@@ -51,7 +51,7 @@ def pool(parts: list[Scores]) -> Scores:
 
 
 def score_pairs(
-  recipe: step_lib.Recipe,
+  recipe: recipe_lib.Recipe,
   state: state_lib.TrainState,
   embeddings: np.ndarray,
   identity_ids: np.ndarray,
@@ -69,8 +69,8 @@ def score_pairs(
   """
   i, j = np.triu_indices(len(identity_ids), 1)
   if recipe.objective.trains_head:
-    params = jax.device_get(state.eval_params)
-    compare = jax.jit(step_lib.apply_head(recipe, params))
+    head = jax.device_get(state.eval_params["head"])
+    compare = jax.jit(recipe_lib.apply_head(recipe, {"head": head}))
   else:
     compare = jax.jit(ops.cosine_similarity)
   values = np.asarray(compare(embeddings[i], embeddings[j]))
@@ -78,7 +78,7 @@ def score_pairs(
 
 
 def fit_head(
-  recipe: step_lib.Recipe, state: state_lib.TrainState, scores: Scores
+  recipe: recipe_lib.Recipe, state: state_lib.TrainState, scores: Scores
 ) -> dict[str, Any]:
   """Returns the head's variables: as trained, or fitted to the scores.
 

@@ -10,6 +10,8 @@ from facesiam_jax import errors
 
 _CALIBRATIONS = ("validation", "cross_fit")
 _STARTS = ("random", "whitening")
+_ON_NAN = ("stop", "skip")
+_ON_COLLAPSE = ("warn", "stop")
 _FEEDS = ("auto", "resident", "streaming")
 _PLACEHOLDER_FIELDS = ("encoder.args", "head.args", "objective.args")
 
@@ -39,6 +41,19 @@ def default_config() -> ml_collections.ConfigDict:
   c.checkpoint_every = 100
   # Exponential moving average of the parameters; 0 = off.
   c.ema_decay = 0.0
+  # Parts in which a device embeds its share of a batch, one after another, so
+  # that a batch that does not fit can be trained on: the loss is of the whole
+  # batch all the same, for one more forward pass. Only batch normalisation is
+  # of each part.
+  c.accumulate = 1
+  # A loss or gradient that is not finite: "stop" ends the run, "skip" leaves
+  # the batch out. Either way nothing is updated from it, and it is named.
+  c.on_nan = "stop"
+  # Embeddings that have all fallen together: "warn", or "stop" the run.
+  c.on_collapse = "warn"
+  # Folder of a model bundle whose encoder's weights the run starts from; ""
+  # = none. Its architecture must be this config's.
+  c.init_from = ""
 
   c.dataset = ml_collections.ConfigDict()
   # One of data/sets.py, or several prepared ones with commas between.
@@ -119,11 +134,27 @@ def default_config() -> ml_collections.ConfigDict:
   c.optimizer = ml_collections.ConfigDict()
   c.optimizer.name = "adamw"
   c.optimizer.learning_rate = 1e-3
+  # "constant"; "cosine", down to `final` times the rate at the last step; or
+  # "step", times step_factor from each of step_at (shares of the run) on.
   c.optimizer.schedule = "cosine"
+  c.optimizer.final = 0.0
+  c.optimizer.step_at = (0.5, 0.75)
+  c.optimizer.step_factor = 0.1
+  # Steps in which the rate rises from 0, linearly.
   c.optimizer.warmup_steps = 0
+  # Of adamw and sgd, on parameters of two axes or more: not on biases, on
+  # normalisation, on PReLU's slopes.
   c.optimizer.weight_decay = 1e-4
   c.optimizer.momentum = 0.9
+  # The largest norm of the gradient; 0 = any.
   c.optimizer.clip_norm = 0.0
+  # Factors of the learning rate: of the head, of the objective's own
+  # parameters (class centres, proxies).
+  c.optimizer.head_multiplier = 1.0
+  c.optimizer.objective_multiplier = 1.0
+  # First steps in which the encoder stays as it is, running statistics of
+  # batch normalisation included, and only the rest is trained.
+  c.optimizer.freeze_steps = 0
 
   # Views of a face whose embeddings are averaged when it is recognised.
   c.views = ml_collections.ConfigDict()
@@ -248,6 +279,30 @@ def _validate_feed(c: ml_collections.ConfigDict) -> None:
     )
 
 
+def _validate_optimizer(c: ml_collections.ConfigDict, num_steps: int) -> None:
+  """Checks the optimizer's numbers; its names are checked where it is made."""
+  for name in (
+    *("learning_rate", "weight_decay", "warmup_steps", "clip_norm"),
+    *("head_multiplier", "objective_multiplier", "freeze_steps"),
+  ):
+    _require(c[name] >= 0, f"optimizer.{name}", c[name], "at least 0")
+  for name in ("momentum", "final", "step_factor"):
+    _require(0 <= c[name] <= 1, f"optimizer.{name}", c[name], "in [0, 1]")
+  _require(
+    list(c.step_at) == sorted(set(c.step_at))
+    and all(0 < share < 1 for share in c.step_at),
+    "optimizer.step_at",
+    c.step_at,
+    "rising shares of the run, in (0, 1)",
+  )
+  _require(
+    c.freeze_steps <= num_steps,
+    "optimizer.freeze_steps",
+    c.freeze_steps,
+    f"at most num_steps ({num_steps})",
+  )
+
+
 def validate(config: ml_collections.ConfigDict) -> None:
   """Checks a config before anything is read or written.
 
@@ -282,6 +337,15 @@ def validate(config: ml_collections.ConfigDict) -> None:
     "its validation loss",
   )
   _require(0 <= c.ema_decay < 1, "ema_decay", c.ema_decay, "in [0, 1)")
+  _require(c.accumulate >= 1, "accumulate", c.accumulate, "at least 1")
+  _require(c.on_nan in _ON_NAN, "on_nan", c.on_nan, f"in {_ON_NAN}")
+  _require(
+    c.on_collapse in _ON_COLLAPSE,
+    "on_collapse",
+    c.on_collapse,
+    f"in {_ON_COLLAPSE}",
+  )
+  _validate_optimizer(c.optimizer, c.num_steps)
   _validate_dataset(c.dataset)
   kind = c.calibration.kind
   _require(

@@ -12,7 +12,7 @@ import pathlib
 import time
 from typing import Any
 
-from facesiam_jax import files
+from facesiam_jax import files, parallel
 from facesiam_jax.training import closing
 
 
@@ -138,3 +138,26 @@ class MetricWriter(closing.Closing):
       OSError: if the disk is full.
     """
     self._stack.close()
+
+
+class NoWriter(MetricWriter):
+  """Stands in for `MetricWriter` in the processes that do not write."""
+
+  def __init__(self) -> None:
+    self._stack = contextlib.ExitStack()
+
+  def write(self, step: int, split: str, values: dict[str, float]) -> None:
+    """Writes nothing."""
+
+  def write_time(self, step: int, values: dict[str, float]) -> None:
+    """Writes nothing."""
+
+
+def open_writer(workdir: str | os.PathLike[str], step: int) -> MetricWriter:
+  """Returns the writer of this process: process 0 writes for all.
+
+  Args:
+    workdir: the run's directory.
+    step: rows after it are cut off, see `MetricWriter`.
+  """
+  return MetricWriter(workdir, step) if parallel.is_main() else NoWriter()

@@ -39,7 +39,10 @@ class Embedded(NamedTuple):
     own_rows: their indices in the global batch, int32 [b].
     columns: embeddings of the global batch, float32 [B, D].
     column_ids: their identities, int32 [B].
-    params: the objective's own parameters, {} where it has none.
+    params: the objective's own parameters, {} where it has none; of what is
+      sharded this device's part.
+    key: random key of the step, the same on all devices; None where nothing
+      is trained.
   """
 
   own: jax.Array
@@ -48,10 +51,18 @@ class Embedded(NamedTuple):
   columns: jax.Array
   column_ids: jax.Array
   params: Any
+  key: jax.Array | None = None
 
 
 class Objective(Protocol):
   """The interface of an objective."""
+
+  @property
+  def sharded(self) -> tuple[str, ...]:
+    """Names of its own parameters that are split over the devices.
+
+    Along their first axis; `init` returns them whole.
+    """
 
   @property
   def batch_rows(self) -> int:
@@ -94,6 +105,8 @@ class Objective(Protocol):
 
 class _WithoutParameters:
   """What objectives share whose loss is the same for any people."""
+
+  sharded: tuple[str, ...] = ()
 
   def init(self, key: jax.Array, num_people: int, dim: int) -> Any:
     del key, num_people, dim
@@ -275,6 +288,7 @@ class Softmax:
 
   num_images: int = 128
 
+  sharded = ()
   row_group = 1
   rows_per_person = 1
   trains_head = False

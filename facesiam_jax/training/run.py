@@ -1,8 +1,10 @@
 """A whole run: train, calibrate on people not seen, write the bundle."""
 
+import contextlib
 import os
 import pathlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -11,28 +13,38 @@ import ml_collections
 import numpy as np
 
 from facesiam_jax import bundle as bundle_lib
-from facesiam_jax import errors, heads
+from facesiam_jax import errors, heads, parallel
 from facesiam_jax.data import sets
-from facesiam_jax.training import calibrate, loop
+from facesiam_jax.training import (
+  calibrate,
+  loop,
+  measuring,
+  preemption,
+  provenance,
+)
 from facesiam_jax.training import config as config_lib
+from facesiam_jax.training import recipe as recipe_lib
+from facesiam_jax.training import split as split_lib
 from facesiam_jax.training import state as state_lib
 from facesiam_jax.training import workdir as workdir_lib
 
 BUNDLE = "bundle"
 
 
-def split_of(data: sets.DataSet, people: tuple[int, ...]) -> loop.Split:
+def split_of(data: sets.DataSet, people: tuple[int, ...]) -> split_lib.Split:
   """Returns the images of the given people."""
-  return loop.Split(*data.of(people))
+  return split_lib.Split(*data.of(people))
 
 
 def _score(
   config: ml_collections.ConfigDict,
   state: state_lib.TrainState,
-  split: loop.Split,
+  split: split_lib.Split,
 ) -> calibrate.Scores:
-  recipe = loop.make_recipe(config)
-  embedder = loop.make_embedder(recipe, loop.settings_of(config, recipe))
+  recipe = recipe_lib.make_recipe(config)
+  embedder = measuring.make_embedder(
+    recipe, recipe_lib.settings_of(config, recipe), parallel.make_mesh()
+  )
   embeddings = embedder(state, split.images)
   return calibrate.score_pairs(recipe, state, embeddings, split.identity_ids)
 
@@ -55,6 +67,7 @@ def cross_fit(
   config: ml_collections.ConfigDict,
   data: sets.DataSet,
   workdir: pathlib.Path,
+  watch: preemption.Watch | None = None,
 ) -> calibrate.Scores:
   """Scores each training person by a network trained without them.
 
@@ -62,6 +75,7 @@ def cross_fit(
     config: a valid training config.
     data: its data set; validation and test people are not touched.
     workdir: the runs of the inner networks go to inner-0, inner-1, ... in it.
+    watch: knows whether the run is asked to stop.
 
   Returns:
     Scores of all pairs within each inner group, pooled.
@@ -78,6 +92,7 @@ def cross_fit(
       split_of(data, rest),
       held_out,
       label=f"inner {number + 1}/{len(groups)}",
+      watch=watch,
     )
     parts.append(_score(inner, state, held_out))
   return calibrate.pool(parts)
@@ -142,7 +157,7 @@ def make_bundle(
   Raises:
     ValueError: if the network has learned nothing that can be calibrated.
   """
-  recipe = loop.make_recipe(config)
+  recipe = recipe_lib.make_recipe(config)
   head = calibrate.fit_head(recipe, state, scores)
   logits = scores.values
   if not recipe.objective.trains_head:
@@ -153,7 +168,7 @@ def make_bundle(
     logits, scores, config.calibration.target_fmr
   )
   variables = {
-    "encoder": jax.device_get(loop.encoder_variables(state)),
+    "encoder": jax.device_get(recipe_lib.encoder_variables(state)),
     "head": head,
   }
   image = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
@@ -178,10 +193,61 @@ def _seen_sentence(name: str, seen: tuple[str, ...]) -> str:
   )
 
 
+def _load(config: ml_collections.ConfigDict) -> sets.DataSet:
+  """Loads the data; process 0 first, since it may have to prepare them."""
+  load = lambda: sets.load(
+    config.dataset,
+    image_size=config.image_size,
+    lazy=config.feed.kind == "streaming",
+  )
+  data = load() if parallel.is_main() else None
+  if data and (seen := sets.seen_in_training(data)):
+    print(_seen_sentence(config.dataset.name, seen), file=sys.stderr)
+  parallel.barrier("the data are there")
+  return data or load()
+
+
+@contextlib.contextmanager
+def _held(
+  workdir: str | os.PathLike[str], config: ml_collections.ConfigDict
+) -> Iterator[pathlib.Path]:
+  """Holds the directory for this run; process 0 for all."""
+  with contextlib.ExitStack() as stack:
+    if parallel.is_main():
+      folder = stack.enter_context(workdir_lib.locked(workdir))
+      workdir_lib.claim(folder, config)
+      provenance.write_run(folder)
+    parallel.barrier("the run's directory is held")
+    yield pathlib.Path(workdir)
+
+
+def _finish(
+  config: ml_collections.ConfigDict,
+  folder: pathlib.Path,
+  state: state_lib.TrainState,
+  scores: calibrate.Scores,
+  data: sets.DataSet,
+) -> bundle_lib.Bundle:
+  """Writes the bundle, process 0 for all."""
+  if parallel.is_main():
+    shape = split_of(data, data.train).images.shape[1:]
+    try:
+      make_bundle(config, folder, state, scores, shape, data.alignment)
+    except ValueError as error:
+      raise errors.UserError(
+        f"the network in {folder} cannot be calibrated: {error}"
+      ) from error
+  parallel.barrier("the bundle is written")
+  return bundle_lib.load(folder / BUNDLE)
+
+
 def train(
   config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]
 ) -> bundle_lib.Bundle:
   """Trains, calibrates and writes workdir/bundle; resumes by itself.
+
+  With several processes (`parallel.start`) each calls this alike, with one
+  workdir that all of them see; process 0 writes metrics and bundle.
 
   Args:
     config: a training config.
@@ -194,31 +260,20 @@ def train(
     errors.UserError: for a config that is not valid, a directory that holds
       another run or is held by one, data that is missing, a loss that is not
       finite, or a full disk.
+    preemption.Preempted: on SIGTERM; what was done is saved.
   """
   config_lib.validate(config)
-  loop.make_recipe(config)
-  data = sets.load(
-    config.dataset,
-    image_size=config.image_size,
-    lazy=config.feed.kind == "streaming",
-  )
-  seen = sets.seen_in_training(data)
-  if seen:
-    print(_seen_sentence(config.dataset.name, seen), file=sys.stderr)
-  with workdir_lib.locked(workdir) as folder:
-    workdir_lib.claim(folder, config)
-    validation = split_of(data, data.validation) if data.validation else None
-    train_split = split_of(data, data.train)
-    state = loop.fit(config, folder, train_split, validation)
-    if config.calibration.kind == "cross_fit":
-      scores = cross_fit(config, data, folder)
-    else:
-      assert validation is not None  # config_lib.validate
-      scores = _score(config, state, validation)
-    try:
-      shape = train_split.images.shape[1:]
-      return make_bundle(config, folder, state, scores, shape, data.alignment)
-    except ValueError as error:
-      raise errors.UserError(
-        f"the network in {folder} cannot be calibrated: {error}"
-      ) from error
+  recipe_lib.make_recipe(config)
+  with preemption.Watch().installed() as watch:
+    data = _load(config)
+    with _held(workdir, config) as folder:
+      validation = split_of(data, data.validation) if data.validation else None
+      state = loop.fit(
+        config, folder, split_of(data, data.train), validation, watch=watch
+      )
+      if config.calibration.kind == "cross_fit":
+        scores = cross_fit(config, data, folder, watch)
+      else:
+        assert validation is not None  # config_lib.validate
+        scores = _score(config, state, validation)
+      return _finish(config, folder, state, scores, data)

@@ -1,11 +1,13 @@
 """What a training run carries from step to step, and nothing else."""
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
+
+from facesiam_jax.training import optimizer as optimizer_lib
 
 Params = Any
 
@@ -21,14 +23,14 @@ class TrainState:
     step: number of finished steps, int32 scalar.
     params: {"encoder": ..., "head": ..., "objective": ...}, float32.
     batch_stats: running statistics of the encoder; {} where it has none.
-    opt_state: state of the Optax optimizer.
+    opt_state: state of the optimizer, of each group of parameters.
     ema_params: exponential moving average of params; {} where it is off.
   """
 
   step: jax.Array
   params: Params
   batch_stats: Any
-  opt_state: optax.OptState
+  opt_state: Any
   ema_params: Params
 
   @property
@@ -36,11 +38,22 @@ class TrainState:
     """The parameters to measure and ship: the average where there is one."""
     return self.ema_params or self.params
 
+  def with_encoder(self, params: Params, batch_stats: Any) -> "TrainState":
+    """Returns the state before the first step with another encoder."""
+    another = lambda of: {**of, "encoder": params} if of else of
+    return dataclasses.replace(
+      self,
+      params=another(self.params),
+      batch_stats=batch_stats,
+      # A copy, since a donated buffer must not appear twice in the state.
+      ema_params=jax.tree.map(jnp.copy, another(self.ema_params)),
+    )
+
 
 def create(
   params: Params,
   batch_stats: Any,
-  optimizer: optax.GradientTransformation,
+  optimizer: optimizer_lib.Optimizer,
   *,
   with_ema: bool,
 ) -> TrainState:
@@ -49,7 +62,7 @@ def create(
   Args:
     params: initial parameters.
     batch_stats: initial running statistics, {} for none.
-    optimizer: an Optax transformation.
+    optimizer: from `optimizer.make_optimizer`.
     with_ema: whether a moving average of the parameters is kept.
 
   Returns:

@@ -10,121 +10,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
+from jax.sharding import PartitionSpec as P
 
-from facesiam_jax import augment, glasses, ops, parallel, preprocess, warping
+from facesiam_jax import ops, parallel
 from facesiam_jax.data import resident, streaming
 from facesiam_jax.metrics import collapse
-from facesiam_jax.training import objectives
+from facesiam_jax.training import embedding, objectives
+from facesiam_jax.training import optimizer as optimizer_lib
+from facesiam_jax.training import recipe as recipe_lib
 from facesiam_jax.training import state as state_lib
-
-# What a random number is for; folded into the step's key.
-_DRAW, _AUGMENT, _DROPOUT, _NEW_PEOPLE, _GLASSES = range(5)
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-  """The static parts of a step.
-
-  Attributes:
-    encoder: Flax module, images -> embeddings.
-    head: Flax module, two embeddings -> logit.
-    objective: what is drawn and minimised.
-    optimizer: Optax transformation.
-    standardize: arguments of `preprocess.standardize`.
-    augment: arguments of `augment.augment`.
-    new_people: arguments of `augment.new_people`.
-    glasses: share of the faces that get drawn glasses, 0..1.
-    seed: of every random draw.
-    ema_decay: of the parameters' moving average, 0 = off.
-  """
-
-  encoder: Any
-  head: Any
-  objective: objectives.Objective
-  optimizer: optax.GradientTransformation
-  standardize: dict[str, Any]
-  augment: dict[str, Any]
-  new_people: dict[str, Any]
-  glasses: float
-  seed: int
-  ema_decay: float = 0.0
-
-  def draw_key(self) -> jax.Array:
-    """Returns the key of the draws, the same at every step.
-
-    The objective folds the step in, so that it can shuffle by epochs.
-    """
-    return jax.random.fold_in(jax.random.key(self.seed), _DRAW)
-
-  def step_key(self, purpose: int, step: jax.Array | int) -> jax.Array:
-    """Returns the key of a step for one purpose."""
-    key = jax.random.fold_in(jax.random.key(self.seed), purpose)
-    return jax.random.fold_in(key, step)
-
-
-def training_images(
-  recipe: Recipe, images: jax.Array, rows: jax.Array, step: jax.Array | int
-) -> jax.Array:
-  """Turns drawn faces into what the encoder is trained on.
-
-  Args:
-    recipe: the static parts.
-    images: the drawn faces, uint8 [b, H, W, C].
-    rows: their indices in the global batch, int32 [b].
-    step: number of the step.
-
-  Returns:
-    float32 [b, H, W, C]; row i depends on images[i], rows[i] and step alone.
-  """
-  key = lambda purpose: recipe.step_key(purpose, step)
-  pixels = preprocess.to_float(images)
-  pixels = augment.new_people(
-    pixels,
-    key(_NEW_PEOPLE),
-    rows // recipe.objective.rows_per_person,
-    **recipe.new_people,
-  )
-  pixels = glasses.draw_glasses(
-    pixels, key(_GLASSES), rows, probability=recipe.glasses
-  )
-  pixels = augment.augment(pixels, key(_AUGMENT), rows, **recipe.augment)
-  # The backward pass reads them again.
-  pixels = warping.settled(pixels)
-  return preprocess.standardize(pixels, **recipe.standardize)
-
-
-def apply_head(recipe: Recipe, params: Any) -> Callable[..., jax.Array]:
-  """Returns the head as a function of two batches of embeddings."""
-  return lambda x, y: recipe.head.apply({"params": params["head"]}, x, y)
-
-
-def _embed(
-  recipe: Recipe,
-  params: Any,
-  batch_stats: Any,
-  images: jax.Array,
-  rows: jax.Array,
-  dropout_key: jax.Array,
-) -> tuple[jax.Array, Any]:
-  """Runs the encoder in training mode; returns embeddings and statistics."""
-  variables = {"params": params["encoder"]}
-  if batch_stats:
-    variables["batch_stats"] = batch_stats
-  embeddings, updates = recipe.encoder.apply(
-    variables,
-    images,
-    train=True,
-    rows=rows,
-    rngs={"dropout": dropout_key},
-    mutable=["batch_stats"],
-  )
-  return embeddings, updates.get("batch_stats", batch_stats)
 
 
 def _gathered(
-  embeddings: jax.Array, ids: jax.Array, rows: jax.Array, params: Any
+  recipe: recipe_lib.Recipe,
+  embeddings: jax.Array,
+  ids: jax.Array,
+  rows: jax.Array,
+  params: Any,
+  step: jax.Array,
 ) -> objectives.Embedded:
   return objectives.Embedded(
     own=embeddings,
@@ -133,42 +37,85 @@ def _gathered(
     columns=lax.all_gather(embeddings, parallel.AXIS, tiled=True),
     column_ids=lax.all_gather(ids, parallel.AXIS, tiled=True),
     params=params["objective"],
+    key=recipe.step_key(recipe_lib.CLASSES, step),
   )
 
 
-def _spread(recipe: Recipe, columns: jax.Array) -> jax.Array:
+def _spread(recipe: recipe_lib.Recipe, columns: jax.Array) -> jax.Array:
   """How far apart the global batch lies, as the head compares it, 0..1."""
   if recipe.head.metric == "cosine":
     columns = ops.l2_normalize(columns)
   return collapse.collapse_statistics(columns).spread
 
 
-def _update(
-  recipe: Recipe, state: state_lib.TrainState, grads: Any, batch_stats: Any
-) -> state_lib.TrainState:
-  updates, opt_state = recipe.optimizer.update(
-    grads, state.opt_state, state.params
+def _reduced(recipe: recipe_lib.Recipe, grads: Any) -> tuple[Any, jax.Array]:
+  """Sums gradients over the devices; returns them and their global norm.
+
+  A device's gradient by its own shard is already that of the global batch.
+  """
+  specs = recipe_lib.partition(recipe, grads)
+  grads = jax.tree.map(
+    lambda g, spec: lax.psum(g, parallel.AXIS) if spec == P() else g,
+    grads,
+    specs,
   )
-  params = optax.apply_updates(state.params, updates)
-  ema_params = state.ema_params
-  if recipe.ema_decay:
-    # Warmed up as (1 + n) / (10 + n), so that the start does not linger.
-    step = state.step.astype(jnp.float32)
-    decay = jnp.minimum(recipe.ema_decay, (1.0 + step) / (10.0 + step))
-    ema_params = jax.tree.map(
-      lambda old, new: decay * old + (1.0 - decay) * new, ema_params, params
-    )
-  return state_lib.TrainState(
+  square = lambda g, spec: (
+    jnp.sum(jnp.square(g))
+    if spec == P()
+    else lax.psum(jnp.sum(jnp.square(g)), parallel.AXIS)
+  )
+  squares = jax.tree.leaves(jax.tree.map(square, grads, specs))
+  return grads, jnp.sqrt(sum(squares, jnp.float32(0)))
+
+
+def _moved_average(
+  recipe: recipe_lib.Recipe, state: state_lib.TrainState, params: Any
+) -> Any:
+  if not recipe.ema_decay:
+    return state.ema_params
+  # Warmed up as (1 + n) / (10 + n), so that the start does not linger.
+  step = state.step.astype(jnp.float32)
+  decay = jnp.minimum(recipe.ema_decay, (1.0 + step) / (10.0 + step))
+  return jax.tree.map(
+    lambda old, new: decay * old + (1.0 - decay) * new,
+    state.ema_params,
+    params,
+  )
+
+
+def _update(
+  recipe: recipe_lib.Recipe,
+  state: state_lib.TrainState,
+  grads: Any,
+  norm: jax.Array,
+  batch_stats: Any,
+  sound: jax.Array,
+) -> state_lib.TrainState:
+  """Makes the update; where the batch is not sound, only the step is counted.
+
+  What is frozen has no gradient in `grads`.
+  """
+  params, opt_state = recipe.optimizer.update(
+    grads,
+    state.opt_state,
+    state.params,
+    step=state.step,
+    norm=norm,
+    frozen=optimizer_lib.ENCODER not in grads,
+  )
+  new = state_lib.TrainState(
     step=state.step + 1,
     params=params,
     batch_stats=batch_stats,
     opt_state=opt_state,
-    ema_params=ema_params,
+    ema_params=_moved_average(recipe, state, params),
   )
+  kept = dataclasses.replace(state, step=state.step + 1)
+  return jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, kept)
 
 
 def _own_faces(
-  recipe: Recipe,
+  recipe: recipe_lib.Recipe,
   data: resident.Resident | streaming.Batch,
   rows: jax.Array,
   step: jax.Array,
@@ -182,59 +129,71 @@ def _own_faces(
 
 
 def train_step(
-  recipe: Recipe,
+  recipe: recipe_lib.Recipe,
   state: state_lib.TrainState,
   data: resident.Resident | streaming.Batch,
+  *,
+  frozen: bool = False,
 ) -> tuple[state_lib.TrainState, dict[str, jax.Array]]:
   """Makes one step; only inside a function mapped by `parallel.pmap`.
 
   Args:
     recipe: the static parts.
-    state: the same on every device.
+    state: as `recipe.partition` says: the same on every device, but for the
+      device's own shard of what the objective has sharded.
     data: the training split, the same on every device; or the device's own
       rows of the step's batch.
+    frozen: whether the encoder stays as it is, running statistics included.
 
   Returns:
     (state, metrics): the new state and the global batch's loss, accuracy,
     gradient norm and spread of the embeddings (`metrics.collapse`), float32
-    scalars, all the same on every device.
+    scalars, all the same on every device. Where the loss or the norm is not
+    finite, no update is made on any device: only the step is counted.
   """
   rows = parallel.own_rows(recipe.objective.batch_rows)
   faces, ids = _own_faces(recipe, data, rows, state.step)
-  images = training_images(recipe, faces, rows, state.step)
-  dropout_key = recipe.step_key(_DROPOUT, state.step)
+  if frozen:
+    embeddings = embedding.frozen(recipe, state, faces, rows)
+  else:
+    embeddings, pull_back = embedding.forward(recipe, state, faces, rows)
 
-  def local_loss(params: Any) -> tuple[jax.Array, Any]:
-    embeddings, batch_stats = _embed(
-      recipe, params, state.batch_stats, images, rows, dropout_key
-    )
-    batch = _gathered(embeddings, ids, rows, params)
-    terms = recipe.objective.terms(apply_head(recipe, params), batch)
+  def local_loss(params: Any, embeddings: jax.Array) -> tuple[jax.Array, Any]:
+    batch = _gathered(recipe, embeddings, ids, rows, params, state.step)
+    terms = recipe.objective.terms(recipe_lib.apply_head(recipe, params), batch)
     # The weights do not depend on the parameters, so the global sum may be
     # taken outside the differentiation.
     total = lax.psum(lax.stop_gradient(jnp.sum(terms.weights)), parallel.AXIS)
     loss = jnp.sum(terms.values * terms.weights) / jnp.maximum(total, 1.0)
-    return loss, (terms, batch.columns, batch_stats)
+    return loss, (terms, batch.columns)
 
-  (loss, (terms, columns, batch_stats)), grads = jax.value_and_grad(
-    local_loss, has_aux=True
-  )(state.params)
-  grads = lax.psum(grads, parallel.AXIS)
+  rest = {name: state.params[name] for name in ("head", "objective")}
+  (loss, (terms, columns)), (grads, by_embeddings) = jax.value_and_grad(
+    local_loss, argnums=(0, 1), has_aux=True
+  )(rest, embeddings)
+  batch_stats = state.batch_stats
+  if not frozen:
+    grads[optimizer_lib.ENCODER], batch_stats = pull_back(by_embeddings)
+  grads, norm = _reduced(recipe, grads)
+  loss = lax.psum(loss, parallel.AXIS)
   metrics = {
-    "loss": lax.psum(loss, parallel.AXIS),
+    "loss": loss,
     "accuracy": lax.pmean(jnp.mean(terms.correct), parallel.AXIS),
-    "grad_norm": optax.tree.norm(grads),
+    "grad_norm": norm,
     "spread": _spread(recipe, columns),
   }
-  return _update(recipe, state, grads, batch_stats), metrics
+  sound = jnp.isfinite(loss) & jnp.isfinite(norm)
+  return _update(recipe, state, grads, norm, batch_stats, sound), metrics
 
 
 def make_train_steps(
-  recipe: Recipe,
+  recipe: recipe_lib.Recipe,
   mesh: jax.sharding.Mesh,
   num_steps: int,
   *,
   streamed: bool = False,
+  frozen: bool = False,
+  state_spec: Any = None,
 ) -> Callable[..., tuple[state_lib.TrainState, dict[str, jax.Array]]]:
   """Returns a mapped, jitted function that makes `num_steps` steps.
 
@@ -245,6 +204,9 @@ def make_train_steps(
       run: a loop and a scan of the same step differ in the last bits.
     streamed: whether the data are a `streaming.Batch`, split over the devices,
       or a `resident.Resident`, a copy on each.
+    frozen: whether the encoder stays as it is in these steps.
+    state_spec: how the state lies on the mesh, from `recipe.partition`; None
+      where nothing is sharded.
 
   Returns:
     (state, data) -> (state, metrics [num_steps]); the state is donated.
@@ -254,22 +216,22 @@ def make_train_steps(
   """
   if streamed and num_steps != 1:
     raise ValueError(f"a batch is for one step, not for {num_steps}.")
+  if state_spec is None:
+    state_spec = P()
 
   def steps(
     state: state_lib.TrainState, data: resident.Resident | streaming.Batch
   ) -> tuple[state_lib.TrainState, dict[str, jax.Array]]:
-    body = lambda carry, _: train_step(recipe, carry, data)
+    body = lambda carry, _: train_step(recipe, carry, data, frozen=frozen)
     if num_steps == 1:
       state, metrics = body(state, None)
       return state, jax.tree.map(lambda x: x[None], metrics)
     return lax.scan(body, state, None, length=num_steps)
 
-  spec = jax.sharding.PartitionSpec()
-  own = jax.sharding.PartitionSpec(parallel.AXIS)
   return parallel.pmap(
     steps,
     mesh,
-    in_specs=(spec, own if streamed else spec),
-    out_specs=(spec, spec),
+    in_specs=(state_spec, P(parallel.AXIS) if streamed else P()),
+    out_specs=(state_spec, P()),
     donate_argnums=(0,),
   )

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from facesiam_jax import errors, preprocess
-from facesiam_jax.training import step as step_lib
+from facesiam_jax.training import recipe as recipe_lib
 
 KIND = "whitening"
 _BLOCK = 64
@@ -111,7 +111,7 @@ def _blocks(
 
 
 def _features(
-  recipe: step_lib.Recipe, variables: Any, images: np.ndarray, num_copies: int
+  recipe: recipe_lib.Recipe, variables: Any, images: np.ndarray, num_copies: int
 ) -> np.ndarray:
   """Features of the images and their augmented copies, [N (1 + copies), F]."""
   features = functools.partial(
@@ -126,7 +126,7 @@ def _features(
 
   @jax.jit
   def copied(images: jax.Array, rows: jax.Array, copy: jax.Array) -> jax.Array:
-    return features(step_lib.training_images(recipe, images, rows, copy))
+    return features(recipe_lib.training_images(recipe, images, rows, copy))
 
   parts = list(_blocks(images, plain))
   for copy in range(num_copies):
@@ -136,7 +136,7 @@ def _features(
 
 
 def fit_projection(
-  recipe: step_lib.Recipe,
+  recipe: recipe_lib.Recipe,
   params: Any,
   images: np.ndarray,
   identity_ids: np.ndarray,

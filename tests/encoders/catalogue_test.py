@@ -11,7 +11,7 @@ import tiny
 from facesiam_jax import encoders, parallel
 from facesiam_jax.encoders import catalogue
 from facesiam_jax.encoders.classifier import Classifier
-from facesiam_jax.training import loop
+from facesiam_jax.training import recipe as recipe_lib
 
 REQUIRED = {
   *("article_cnn", "small_cnn", "gabor", "koch2015", "mobilefacenet"),
@@ -129,5 +129,5 @@ def test_training_averages_statistics_over_the_mesh(name, args, axis):
   with config.unlocked():
     config.encoder.name = name
     config.encoder.args = ml_collections.ConfigDict(args)
-  encoder = loop.make_recipe(config).encoder
+  encoder = recipe_lib.make_recipe(config).encoder
   assert getattr(encoder, "axis_name", None) == axis

@@ -17,6 +17,7 @@ from facesiam_jax import bundle as bundle_lib
 from facesiam_jax import errors
 from facesiam_jax.training import checkpoint, loop, metric_writer, run
 from facesiam_jax.training import config as config_lib
+from facesiam_jax.training import recipe as recipe_lib
 from facesiam_jax.training import workdir as workdir_lib
 
 pytestmark = pytest.mark.slow
@@ -144,8 +145,8 @@ def test_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path):
   for row in metric_writer.read_metrics(tmp_path):
     assert all(np.isfinite(v) for v in row.values() if v != row["split"])
   saver = checkpoint.Checkpointer(tmp_path)
-  recipe = loop.make_recipe(config)
-  restored = saver.restore_latest(loop.init_state(recipe, (16, 16, 1), 4))
+  recipe = recipe_lib.make_recipe(config)
+  restored = saver.restore_latest(recipe_lib.init_state(recipe, (16, 16, 1), 4))
   saver.close()
   if restored is not None:
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(restored.params))

@@ -9,7 +9,8 @@ import tiny
 
 from facesiam_jax import parallel
 from facesiam_jax.data import resident
-from facesiam_jax.training import loop, objectives
+from facesiam_jax.training import objectives
+from facesiam_jax.training import recipe as recipe_lib
 from facesiam_jax.training import step as step_lib
 
 # The losses are mapped over devices in tests of their own; here it is the step,
@@ -23,11 +24,11 @@ OBJECTIVES = (
 
 
 def _setup(objective, devices, **changes):
-  recipe = loop.make_recipe(tiny.config(objective, **changes))
+  recipe = recipe_lib.make_recipe(tiny.config(objective, **changes))
   split = tiny.split()
   mesh = parallel.make_mesh(devices)
   data = resident.make_resident(split.images, split.identity_ids)
-  state = loop.init_state(
+  state = recipe_lib.init_state(
     recipe, split.images.shape[1:], data.index.counts.shape[0]
   )
   return (
@@ -54,8 +55,8 @@ def _plain_loss_and_grads(recipe, state, data):
   positions = jnp.arange(len(rows))
   ids = jnp.asarray(data.identity_ids)[rows]
   drawn = jnp.asarray(data.images)[rows]
-  images = step_lib.training_images(recipe, drawn, positions, 0)
-  dropout_key = recipe.step_key(step_lib._DROPOUT, 0)
+  images = recipe_lib.training_images(recipe, drawn, positions, 0)
+  dropout_key = recipe.step_key(recipe_lib.DROPOUT, 0)
 
   def loss(params):
     embeddings = recipe.encoder.apply(
@@ -68,7 +69,7 @@ def _plain_loss_and_grads(recipe, state, data):
     batch = objectives.Embedded(
       embeddings, ids, positions, embeddings, ids, params["objective"]
     )
-    terms = recipe.objective.terms(step_lib.apply_head(recipe, params), batch)
+    terms = recipe.objective.terms(recipe_lib.apply_head(recipe, params), batch)
     total = jnp.maximum(jnp.sum(terms.weights), 1.0)
     return jnp.sum(terms.values * terms.weights) / total
 
@@ -180,14 +181,14 @@ def test_learns_to_tell_the_tiny_people_apart(devices):
 def test_dropout_is_on_in_training(devices):
   """Without it the loss of the first step is another."""
   config = tiny.config("pair_bce")
-  recipe = loop.make_recipe(config)
+  recipe = recipe_lib.make_recipe(config)
   with config.unlocked():
     config.encoder.args = {**config.encoder.args.to_dict(), "dropout": 0.0}
-  without = loop.make_recipe(config)
+  without = recipe_lib.make_recipe(config)
   assert recipe.encoder != without.encoder
   split = tiny.split()
   data = resident.make_resident(split.images, split.identity_ids)
-  state = loop.init_state(recipe, (16, 16, 1), 8)
+  state = recipe_lib.init_state(recipe, (16, 16, 1), 8)
   losses = [
     float(_plain_loss_and_grads(r, state, data)[0]) for r in (recipe, without)
   ]
