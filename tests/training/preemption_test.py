@@ -1,0 +1,133 @@
+"""Tests of stopping when asked to: saved, told, resumed to the same bits."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from facesiam_jax.training import loop, metric_writer, preemption
+
+TESTS = pathlib.Path(__file__).parents[1]
+
+
+class _At(preemption.Watch):
+  """Is asked to stop after one step."""
+
+  def __init__(self, step):
+    super().__init__()
+    self.step = step
+
+  def stops_at(self, step):
+    return step == self.step
+
+
+def _fit(folder, watch=None):
+  config = tiny.config(
+    "supcon", ema_decay=0.9, num_steps=9, log_every=3, eval_every=3,
+    checkpoint_every=3,
+  )  # fmt: skip
+  return loop.fit(config, folder, tiny.split(), None, watch=watch)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+  """A run that nothing stopped: its state and its lines of metrics."""
+  folder = tmp_path_factory.mktemp("whole")
+  state = jax.device_get(_fit(folder))
+  return state, (folder / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("steps", [(4,), (6,), (1, 2, 8)])
+def test_stopped_between_lines_ends_with_the_same_bits(whole, tmp_path, steps):
+  for step in steps:
+    with pytest.raises(preemption.Preempted, match=f"saved at step {step}"):
+      _fit(tmp_path, _At(step))
+    assert (tmp_path / "checkpoints" / str(step)).is_dir()
+    assert (tmp_path / "manifests" / f"{step}.json").exists()
+  state = jax.device_get(_fit(tmp_path))
+  for a, b in zip(
+    jax.tree.leaves(state), jax.tree.leaves(whole[0]), strict=True
+  ):
+    np.testing.assert_array_equal(a, b)
+  assert (tmp_path / "metrics.jsonl").read_bytes() == whole[1]
+
+
+def test_a_signal_is_noted_in_the_loop_and_ends_the_rest():
+  before = signal.getsignal(signal.SIGTERM)
+  with preemption.Watch().installed() as watch:
+    with watch.deferred():
+      assert not watch.stops_at(1)
+      os.kill(os.getpid(), signal.SIGTERM)
+      assert watch.stops_at(2)
+    with pytest.raises(preemption.Preempted, match="saved at step 2"):
+      watch.stop(2)
+    with pytest.raises(preemption.Preempted):
+      os.kill(os.getpid(), signal.SIGTERM)
+      time.sleep(1)
+  assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_ctrl_c_saves_and_a_second_one_does_not_wait():
+  with preemption.Watch().installed() as watch:
+    with watch.deferred():
+      os.kill(os.getpid(), signal.SIGINT)
+      assert watch.stops_at(1)
+      with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+    with pytest.raises(KeyboardInterrupt):
+      watch.stop(1)
+
+
+def _command(folder, *flags):
+  recipe = TESTS / "tiny_recipe.py"
+  return [
+    *(sys.executable, "-m", "facesiam_jax.cli.main", "train"),
+    *(f"--config={recipe}", f"--workdir={folder}", "--cpu_devices=2"),
+    *("--config.num_steps=400", "--config.log_every=5"),
+    *("--config.eval_every=200", "--config.checkpoint_every=200"),
+    *flags,
+  ]
+
+
+def _environment():
+  path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+  return {**os.environ, "PYTHONPATH": path}
+
+
+def _until_it_learns(process, folder, lines):
+  deadline = time.monotonic() + 300
+  while len(metric_writer.read_metrics(folder)) < lines:
+    assert process.poll() is None and time.monotonic() < deadline
+    time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_exits_with_75(tmp_path):
+  process = subprocess.Popen(
+    _command(tmp_path), env=_environment(), stderr=subprocess.PIPE, text=True
+  )
+  _until_it_learns(process, tmp_path, 3)
+  process.terminate()
+  _, told = process.communicate(timeout=120)
+  assert process.returncode == 75, told
+  assert "run the same command again to go on" in told
+  rows = metric_writer.read_metrics(tmp_path)
+  (saved,) = (int(p.name) for p in (tmp_path / "checkpoints").iterdir())
+  assert rows[-1]["step"] <= saved < 400
+  assert not (tmp_path / "bundle").exists()
+  again = subprocess.run(
+    _command(tmp_path), env=_environment(), capture_output=True, text=True,
+    check=False,
+  )  # fmt: skip
+  assert again.returncode == 0, again.stderr
+  steps = [r["step"] for r in metric_writer.read_metrics(tmp_path)]
+  assert steps == sorted(steps) and steps[-1] == 400
+  assert (tmp_path / "bundle" / "bundle.json").exists()
