@@ -17,6 +17,7 @@ class Constant(nn.Module):
 class Normed(nn.Module):
   """Two dense layers with a batch normalisation between them."""
 
+  dim: int = 4
   axis_name: str | None = None
 
   @nn.compact
@@ -24,4 +25,4 @@ class Normed(nn.Module):
     del rows
     x = nn.Dense(6)(images.reshape(len(images), -1))
     x = nn.BatchNorm(not train, momentum=0.5, axis_name=self.axis_name)(x)
-    return nn.Dense(4)(jnp.tanh(x))
+    return nn.Dense(self.dim)(jnp.tanh(x))

@@ -97,6 +97,9 @@ class _Run:
     self.recipe = recipe_lib.make_recipe(config)
     _check_batch(self.recipe, self.mesh.size)
     self.feed = self._make_feed()
+    self.recipe = dataclasses.replace(
+      self.recipe, num_people=self.feed.num_people
+    )
     self.chunk = resolve_steps_per_call(config, self.feed.streamed)
     self.measure = None
     if validation is not None:

@@ -7,7 +7,6 @@ its own, such as class centres, are part of the run's, under "objective".
 
 import dataclasses
 import importlib
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -43,6 +42,7 @@ class Embedded(NamedTuple):
       sharded this device's part.
     key: random key of the step, the same on all devices; None where nothing
       is trained.
+    num_people: people that are trained on; 0 where nothing is trained.
   """
 
   own: jax.Array
@@ -52,6 +52,7 @@ class Embedded(NamedTuple):
   column_ids: jax.Array
   params: Any
   key: jax.Array | None = None
+  num_people: int = 0
 
 
 class Objective(Protocol):
@@ -274,107 +275,15 @@ class BatchHardTriplet(_PeopleTimesImages):
     return Terms(values, weights, nearest_is_same(batch))
 
 
-@dataclasses.dataclass(frozen=True)
-class Softmax:
-  """Cross-entropy of a dense layer over the training people: the baseline.
-
-  The layer is thrown away after training; what is measured and shipped are
-  the embeddings below it. People that are not trained on have no class, so on
-  them the supervised contrastive loss is reported instead.
-
-  Attributes:
-    num_images: images a step, over all devices.
-  """
-
-  num_images: int = 128
-
-  sharded = ()
-  row_group = 1
-  rows_per_person = 1
-  trains_head = False
-
-  @property
-  def batch_rows(self) -> int:
-    return self.num_images
-
-  def init(self, key: jax.Array, num_people: int, dim: int) -> Any:
-    draw = jax.random.normal(key, (num_people * dim,)).reshape(num_people, dim)
-    return {
-      "centers": draw * (1.0 / dim**0.5),
-      "bias": jnp.zeros((num_people,), jnp.float32),
-    }
-
-  def draw(
-    self, index: sampling.IdentityIndex, seed_key: jax.Array, step: jax.Array
-  ) -> jax.Array:
-    key = jax.random.fold_in(seed_key, step)
-    return sampling.class_balanced(index, key, num_images=self.num_images)
-
-  def draw_eval(
-    self, index: sampling.IdentityIndex, seed_key: jax.Array
-  ) -> jax.Array:
-    del seed_key  # every image once
-    return index.order
-
-  def terms(self, head: Any, batch: Embedded) -> Terms:
-    del head  # fitted after training, on people the network has not seen
-    centers, bias = batch.params["centers"], batch.params["bias"]
-    logits = ops.pairwise_dot(batch.own, centers) + bias[None, :]
-    values, weights = losses.softmax_cross_entropy(logits, batch.own_ids)
-    correct = jnp.argmax(logits, axis=1) == batch.own_ids
-    return Terms(values, weights, correct.astype(jnp.float32))
-
-  def eval_terms(self, head: Any, batch: Embedded) -> Terms:
-    return SupCon().terms(head, batch)
-
-
-@dataclasses.dataclass(frozen=True)
-class MarginSoftmax(Softmax):
-  """Softmax over cosines to class centres, with a margin at the own class.
-
-  Attributes:
-    num_images: images a step, over all devices.
-    loss: "arcface" (margin in radians) or "cosface" (in units of cosine).
-    scale: factor of the cosines, > 0; 16 to 32 for hundreds of people, 64 for
-      many thousands.
-    margin: of that loss.
-  """
-
-  loss: str = "arcface"
-  scale: float = 32.0
-  margin: float = 0.5
-
-  def __post_init__(self) -> None:
-    if self.loss not in _MARGIN_LOSSES:
-      raise ValueError(
-        f"loss must be one of {sorted(_MARGIN_LOSSES)}, got {self.loss!r}."
-      )
-
-  def init(self, key: jax.Array, num_people: int, dim: int) -> Any:
-    return {"centers": super().init(key, num_people, dim)["centers"]}
-
-  def terms(self, head: Any, batch: Embedded) -> Terms:
-    del head  # fitted after training, on people the network has not seen
-    centers = batch.params["centers"]
-    values, weights = _MARGIN_LOSSES[self.loss](
-      batch.own, centers, batch.own_ids, scale=self.scale, margin=self.margin
-    )
-    # Without the margin: whether the own centre is the nearest.
-    cosines = ops.pairwise_cosine_similarity(batch.own, centers)
-    correct = jnp.argmax(cosines, axis=1) == batch.own_ids
-    return Terms(values, weights, correct.astype(jnp.float32))
-
-
-_MARGIN_LOSSES: dict[str, Callable[..., tuple[jax.Array, jax.Array]]] = {
-  "arcface": losses.arcface,
-  "cosface": losses.cosface,
-}
-_OBJECTIVES: dict[str, type] = {
-  "batch_hard_triplet": BatchHardTriplet,
-  "margin_softmax": MarginSoftmax,
-  "pair_bce": PairBce,
-  "softmax": Softmax,
-  "supcon": SupCon,
+_HERE = "facesiam_jax.training.objectives:"
+_CLASSES = "facesiam_jax.training.classification:"
+_OBJECTIVES = {
+  "batch_hard_triplet": _HERE + "BatchHardTriplet",
+  "margin_softmax": _CLASSES + "MarginSoftmax",
+  "pair_bce": _HERE + "PairBce",
+  "partial_fc": _CLASSES + "PartialFc",
+  "softmax": _CLASSES + "Softmax",
+  "supcon": _HERE + "SupCon",
 }
 
 
@@ -392,16 +301,14 @@ def create(name: str, **args: Any) -> Objective:
   Raises:
     ValueError: for an unknown name or attribute.
   """
-  if ":" in name:
-    module, _, attribute = name.partition(":")
-    cls = getattr(importlib.import_module(module), attribute)
-  elif name in _OBJECTIVES:
-    cls = _OBJECTIVES[name]
-  else:
+  path = name if ":" in name else _OBJECTIVES.get(name)
+  if path is None:
     raise ValueError(
       f"unknown objective {name!r}; choose from {sorted(_OBJECTIVES)} or give "
       "package.module:Class."
     )
+  module, _, attribute = path.partition(":")
+  cls = getattr(importlib.import_module(module), attribute)
   try:
     return cls(**args)
   except TypeError as error:

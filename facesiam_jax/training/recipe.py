@@ -47,6 +47,7 @@ class Recipe:
     seed: of every random draw.
     ema_decay: of the parameters' moving average, 0 = off.
     accumulate: parts in which a device embeds its rows, one after another.
+    num_people: that are trained on; 0 until the data are known.
   """
 
   encoder: Any
@@ -60,6 +61,7 @@ class Recipe:
   seed: int
   ema_decay: float = 0.0
   accumulate: int = 1
+  num_people: int = 0
 
   def draw_key(self) -> jax.Array:
     """Returns the key of the draws, the same at every step.
@@ -186,9 +188,22 @@ def init_on_mesh(
   """Returns `init_state` on the mesh, as `partition` says.
 
   No device ever holds more than its own part.
+
+  Raises:
+    errors.UserError: if what is sharded cannot be split evenly.
   """
   init = lambda: init_state(recipe, image_shape, num_people)
-  specs = partition(recipe, jax.eval_shape(init))
+  shapes = jax.eval_shape(init)
+  specs = partition(recipe, shapes)
+  for leaf, spec in zip(
+    jax.tree.leaves(shapes), jax.tree.leaves(specs), strict=True
+  ):
+    if spec != P() and leaf.shape[0] % mesh.size:
+      raise errors.UserError(
+        f"{leaf.shape[0]} rows of the objective's parameters do not split "
+        f"evenly over {mesh.size} devices; take 2, 4, 8, 16, ... devices or "
+        "an objective that is not sharded."
+      )
   place = lambda spec: NamedSharding(mesh, spec)
   return jax.jit(init, out_shardings=jax.tree.map(place, specs))()
 

@@ -38,6 +38,7 @@ def _gathered(
     column_ids=lax.all_gather(ids, parallel.AXIS, tiled=True),
     params=params["objective"],
     key=recipe.step_key(recipe_lib.CLASSES, step),
+    num_people=recipe.num_people,
   )
 
 
