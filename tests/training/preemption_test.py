@@ -1,20 +1,16 @@
 """Tests of stopping when asked to: saved, told, resumed to the same bits."""
 
 import os
-import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import jax
 import numpy as np
 import pytest
 import tiny
+import train_command
 
 from facesiam_jax.training import loop, metric_writer, preemption
-
-TESTS = pathlib.Path(__file__).parents[1]
 
 
 class _At(preemption.Watch):
@@ -86,48 +82,22 @@ def test_ctrl_c_saves_and_a_second_one_does_not_wait():
       watch.stop(1)
 
 
-def _command(folder, *flags):
-  recipe = TESTS / "tiny_recipe.py"
-  return [
-    *(sys.executable, "-m", "facesiam_jax.cli.main", "train"),
-    *(f"--config={recipe}", f"--workdir={folder}", "--cpu_devices=2"),
-    *("--config.num_steps=400", "--config.log_every=5"),
-    *("--config.eval_every=200", "--config.checkpoint_every=200"),
-    *flags,
-  ]
-
-
-def _environment():
-  path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-  return {**os.environ, "PYTHONPATH": path}
-
-
-def _until_it_learns(process, folder, lines):
-  deadline = time.monotonic() + 300
-  while len(metric_writer.read_metrics(folder)) < lines:
-    assert process.poll() is None and time.monotonic() < deadline
-    time.sleep(0.02)
+_LONG = ("--config.num_steps=400", "--config.log_every=5")
+_LONG += ("--config.eval_every=200", "--config.checkpoint_every=200")
 
 
 @pytest.mark.slow
 def test_sigterm_saves_and_exits_with_75(tmp_path):
-  process = subprocess.Popen(
-    _command(tmp_path), env=_environment(), stderr=subprocess.PIPE, text=True
-  )
-  _until_it_learns(process, tmp_path, 3)
+  process = train_command.train(tmp_path, *_LONG)
+  train_command.wait_for_lines(process, tmp_path, 3)
   process.terminate()
-  _, told = process.communicate(timeout=120)
-  assert process.returncode == 75, told
+  _, told = train_command.finish(process, status=75)
   assert "run the same command again to go on" in told
   rows = metric_writer.read_metrics(tmp_path)
   (saved,) = (int(p.name) for p in (tmp_path / "checkpoints").iterdir())
   assert rows[-1]["step"] <= saved < 400
   assert not (tmp_path / "bundle").exists()
-  again = subprocess.run(
-    _command(tmp_path), env=_environment(), capture_output=True, text=True,
-    check=False,
-  )  # fmt: skip
-  assert again.returncode == 0, again.stderr
+  train_command.finish(train_command.train(tmp_path, *_LONG))
   steps = [r["step"] for r in metric_writer.read_metrics(tmp_path)]
   assert steps == sorted(steps) and steps[-1] == 400
   assert (tmp_path / "bundle" / "bundle.json").exists()
