@@ -13,13 +13,14 @@ import numpy as np
 from facesiam_jax import bundle as bundle_lib
 from facesiam_jax.training import metric_writer
 
+_STARTED = []
 TESTS = pathlib.Path(__file__).parent
 
 
 def train(folder, *flags, cpu_devices=2):
   """Starts `facesiam train`; what it says can be read from its pipes."""
   path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-  return subprocess.Popen(
+  process = subprocess.Popen(
     [
       *(sys.executable, "-m", "facesiam_jax.cli.main", "train"),
       *(f"--config={TESTS / 'tiny_recipe.py'}", f"--workdir={folder}"),
@@ -30,6 +31,16 @@ def train(folder, *flags, cpu_devices=2):
     stderr=subprocess.PIPE,
     text=True,
   )
+  _STARTED.append(process)
+  return process
+
+
+def end_all():
+  """Ends what a failed test left behind."""
+  while _STARTED:
+    process = _STARTED.pop()
+    process.kill()
+    process.communicate()
 
 
 def train_two(folder, *flags):
@@ -62,8 +73,8 @@ def wait_for_lines(process, folder, lines):
 
 def assert_same_run(folder, other):
   """The same weights, optimizer's state and metrics, to the bit."""
-  for name in ("metrics.jsonl",):
-    assert (folder / name).read_bytes() == (other / name).read_bytes()
+  lines = [(run / "metrics.jsonl").read_bytes() for run in (folder, other)]
+  assert lines[0] == lines[1]
   for a, b in zip(_weights(folder), _weights(other), strict=True):
     np.testing.assert_array_equal(a, b)
 

@@ -89,6 +89,12 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     required=True,
     flag_values=flag_values,
   )
+  flags.DEFINE_bool(
+    "profile",
+    False,
+    "Trace a few steps into profile/ of the workdir.",
+    flag_values=flag_values,
+  )
   _define_processes(flag_values)
 
 
@@ -157,7 +163,9 @@ def _train(flag_values: flags.FlagValues) -> "Bundle":
 
   config: ml_collections.ConfigDict = flag_values.config
   try:
-    return run_lib.train(config, flag_values.workdir)
+    return run_lib.train(
+      config, flag_values.workdir, profile=flag_values.profile
+    )
   except preemption.Preempted:
     raise  # as all processes do at the same step
   except Exception:

@@ -21,7 +21,9 @@ from facesiam_jax.training import (
   health,
   measuring,
   metric_writer,
+  pictures,
   preemption,
+  profiling,
   provenance,
   starting,
 )
@@ -80,6 +82,7 @@ class _Outside:
   saver: checkpoint.Checkpointer
   health: health.Health
   watch: preemption.Watch
+  trace: profiling.Trace
   bar: Any
 
 
@@ -92,7 +95,7 @@ class _Run:
     train: split_lib.Split,
     validation: split_lib.Split | None,
   ) -> None:
-    self.config, self.train = config, train
+    self.config, self.train, self.validation = config, train, validation
     self.mesh = parallel.make_mesh()
     self.recipe = recipe_lib.make_recipe(config)
     _check_batch(self.recipe, self.mesh.size)
@@ -168,10 +171,18 @@ class _Run:
 
   def evaluate(self, step: int, writer: metric_writer.MetricWriter) -> None:
     """Measures the state on validation people, where there are some."""
-    if self.measure is not None:
-      values = self.measure(self.state)
-      self.loss = values["loss"]
-      writer.write(step, "validation", values)
+    if self.measure is None or self.validation is None:
+      return
+    values, embeddings = self.measure(self.state)
+    self.loss = values["loss"]
+    writer.write(step, "validation", values)
+    if parallel.is_main():
+      images, ids = self.validation.images, self.validation.identity_ids
+      writer.write_pictures(
+        step,
+        pictures.histograms(embeddings, ids),
+        pictures.triplets(images, embeddings, ids),
+      )
 
   def save_start(self, out: _Outside) -> None:
     """Measures and saves the state before the first step."""
@@ -215,6 +226,7 @@ class _Run:
         train_steps = self.make_steps(frozen)
       self.state, metrics = train_steps(self.state, self.feed.at(step))
       self.pending.append(metrics)
+      out.trace.after_call(metrics)
       step += self.chunk
       last = step == config.num_steps
       if last or step % config.log_every == 0:
@@ -232,6 +244,7 @@ def fit(
   *,
   label: str = "training",
   watch: preemption.Watch | None = None,
+  profile: bool = False,
 ) -> state_lib.TrainState:
   """Trains one network, from its newest sound checkpoint if there is one.
 
@@ -245,6 +258,7 @@ def fit(
     validation: images of other people to measure on; None for no measure.
     label: what the progress bar calls the run.
     watch: knows whether the run is asked to stop; None: nothing asks.
+    profile: whether a few steps are traced, into workdir/profile.
 
   Returns:
     The state after the last step.
@@ -262,6 +276,7 @@ def fit(
     checkpoint.Checkpointer(folder) as saver,
   ):
     kept = run.resume(saver)
+    trace = profiling.Trace(folder / "profile" if profile else None)
     if parallel.is_main():
       provenance.write_overview(folder, run.state.params)
     bar = tqdm.tqdm(
@@ -273,9 +288,9 @@ def fit(
     )
     with bar, metric_writer.open_writer(folder, kept) as writer:
       judge = health.Health(config, run.recipe, train, folder, saver)
-      out = _Outside(writer, saver, judge, watch, bar)
+      out = _Outside(writer, saver, judge, watch, trace, bar)
       if kept < 0 and config.num_steps == 0:
         run.save_start(out)
-      with watch.deferred():
+      with watch.deferred(), trace:
         run.advance(out)
   return run.state

@@ -67,7 +67,7 @@ def make_measure(
   settings: inference.Settings,
   validation: split_lib.Split,
   mesh: jax.sharding.Mesh,
-) -> Callable[[state_lib.TrainState], dict[str, float]]:
+) -> Callable[[state_lib.TrainState], tuple[dict[str, float], np.ndarray]]:
   """Returns a function that measures a state on the validation people.
 
   The examples are drawn once, from the seed, so that the curve moves with the
@@ -80,7 +80,7 @@ def make_measure(
     mesh: from `parallel.make_mesh`.
 
   Returns:
-    state -> {"loss", "accuracy"}.
+    state -> ({"loss", "accuracy"}, embeddings of all validation images).
   """
   embedder = make_embedder(
     recipe,
@@ -110,10 +110,12 @@ def make_measure(
     loss = jnp.sum(terms.values * terms.weights) / total
     return loss, jnp.mean(terms.correct)
 
-  def measure(state: state_lib.TrainState) -> dict[str, float]:
-    embeddings = embedder(state, validation.images)[rows]
+  def measure(
+    state: state_lib.TrainState,
+  ) -> tuple[dict[str, float], np.ndarray]:
+    embeddings = embedder(state, validation.images)
     head = jax.device_get(state.eval_params["head"])
-    loss, accuracy = judge(head, embeddings)
-    return {"loss": float(loss), "accuracy": float(accuracy)}
+    loss, accuracy = judge(head, embeddings[rows])
+    return {"loss": float(loss), "accuracy": float(accuracy)}, embeddings
 
   return measure

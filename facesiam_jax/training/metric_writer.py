@@ -12,6 +12,8 @@ import pathlib
 import time
 from typing import Any
 
+import numpy as np
+
 from facesiam_jax import files, parallel
 from facesiam_jax.training import closing
 
@@ -52,7 +54,7 @@ class _Events:
     from tensorboardX import event_file_writer, summary
     from tensorboardX.proto import event_pb2
 
-    self._make_event, self._scalar = event_pb2.Event, summary.scalar
+    self._make_event, self._summary = event_pb2.Event, summary
     folder.mkdir(exist_ok=True)
     # Names tell files apart by the second: two runs in one need another mark.
     suffix = f".{time.time_ns()}"
@@ -69,7 +71,19 @@ class _Events:
   def add(self, prefix: str, values: dict[str, float], step: int) -> None:
     """Writes scalars through to the disk."""
     for name, value in values.items():
-      self._write(step, summary=self._scalar(f"{prefix}/{name}", value))
+      self._write(step, summary=self._summary.scalar(f"{prefix}/{name}", value))
+    self._writer.flush()
+
+  def add_histogram(self, name: str, values: np.ndarray, step: int) -> None:
+    """Writes a histogram of finite numbers."""
+    self._write(step, summary=self._summary.histogram(name, values, "auto"))
+    self._writer.flush()
+
+  def add_image(self, name: str, pixels: np.ndarray, step: int) -> None:
+    """Writes an image, uint8 [H, W, C]."""
+    self._write(
+      step, summary=self._summary.image(name, pixels, dataformats="HWC")
+    )
     self._writer.flush()
 
   def close(self) -> None:
@@ -131,6 +145,26 @@ class MetricWriter(closing.Closing):
     self._append("times", {"step": step, **values})
     self._events.add("time", values, step)
 
+  def write_pictures(
+    self,
+    step: int,
+    histograms: dict[str, np.ndarray],
+    image: np.ndarray | None,
+  ) -> None:
+    """Writes what only TensorBoard shows.
+
+    Args:
+      step: number of finished steps.
+      histograms: numbers by name; those that are not finite are left out.
+      image: uint8 [H, W, C]; None for none.
+    """
+    for name, values in histograms.items():
+      finite = values[np.isfinite(values)]
+      if len(finite):
+        self._events.add_histogram(f"embeddings/{name}", finite, step)
+    if image is not None:
+      self._events.add_image("triplets/hardest", image, step)
+
   def close(self) -> None:
     """Closes all files.
 
@@ -147,6 +181,14 @@ class NoWriter(MetricWriter):
     self._stack = contextlib.ExitStack()
 
   def write(self, step: int, split: str, values: dict[str, float]) -> None:
+    """Writes nothing."""
+
+  def write_pictures(
+    self,
+    step: int,
+    histograms: dict[str, np.ndarray],
+    image: np.ndarray | None,
+  ) -> None:
     """Writes nothing."""
 
   def write_time(self, step: int, values: dict[str, float]) -> None:

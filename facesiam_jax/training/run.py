@@ -242,7 +242,10 @@ def _finish(
 
 
 def train(
-  config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]
+  config: ml_collections.ConfigDict,
+  workdir: str | os.PathLike[str],
+  *,
+  profile: bool = False,
 ) -> bundle_lib.Bundle:
   """Trains, calibrates and writes workdir/bundle; resumes by itself.
 
@@ -252,6 +255,7 @@ def train(
   Args:
     config: a training config.
     workdir: the run's directory; made if needed, held while this runs.
+    profile: whether a few steps are traced, into workdir/profile.
 
   Returns:
     The bundle.
@@ -269,7 +273,12 @@ def train(
     with _held(workdir, config) as folder:
       validation = split_of(data, data.validation) if data.validation else None
       state = loop.fit(
-        config, folder, split_of(data, data.train), validation, watch=watch
+        config,
+        folder,
+        split_of(data, data.train),
+        validation,
+        watch=watch,
+        profile=profile,
       )
       if config.calibration.kind == "cross_fit":
         scores = cross_fit(config, data, folder, watch)

@@ -82,6 +82,13 @@ def test_ctrl_c_saves_and_a_second_one_does_not_wait():
       watch.stop(1)
 
 
+@pytest.fixture(autouse=True)
+def _ended():
+  """Leaves no process behind."""
+  yield
+  train_command.end_all()
+
+
 _LONG = ("--config.num_steps=400", "--config.log_every=5")
 _LONG += ("--config.eval_every=200", "--config.checkpoint_every=200")
 

@@ -9,7 +9,14 @@ from facesiam_jax.training import metric_writer
 pytestmark = pytest.mark.slow
 
 LONG = ("--config.num_steps=200", "--config.log_every=4")
-LONG += ("--config.eval_every=100", "--config.checkpoint_every=20")
+LONG += ("--config.eval_every=20", "--config.checkpoint_every=20")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ended():
+  """Leaves no process behind."""
+  yield
+  train_command.end_all()
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +40,8 @@ def test_two_processes_learn_as_one(two, tmp_path):
 def test_only_process_0_writes_and_speaks(two):
   folder, ((said, told), (other_said, other_told)) = two
   assert "fingerprint" in said and "images/s" in told
-  assert not other_said and "images/s" not in other_told
+  others = [x for x in other_said.splitlines() if not x.startswith("[Gloo]")]
+  assert not others and "images/s" not in other_told
   assert len(list((folder / "tensorboard").iterdir())) == 1
   assert (folder / "bundle" / "bundle.json").exists()
   kept = {int(path.name) for path in (folder / "checkpoints").iterdir()}
