@@ -65,3 +65,26 @@ def test_replicate_puts_a_copy_on_every_device(devices):
   x = parallel.replicate({"a": np.ones(3)}, mesh)["a"]
   assert len(x.addressable_shards) == 8
   assert all(shard.data.shape == (3,) for shard in x.addressable_shards)
+
+
+@pytest.mark.parametrize(
+  "given, settings, match",
+  [
+    (("127.0.0.1:1", 2, None), {}, "go together"),
+    ((None, 2, 0), {}, "go together"),
+    (("127.0.0.1:1", 2, 2), {}, r"process_id must be in 0\.\.1, got 2"),
+    (("127.0.0.1:1", 2, 0), {"detect": True}, "must not be given too"),
+    ((None, None, None), {"cpu_devices": 0}, "at least 1, got 0"),
+  ],
+)
+def test_processes_that_cannot_be_told_are_refused(given, settings, match):
+  with pytest.raises(ValueError, match=match):
+    parallel.start(*given, **settings)
+
+
+def test_alone_a_process_waits_for_nobody():
+  parallel.start()
+  parallel.start(None, 1)
+  parallel.barrier("nobody else")
+  parallel.leave_at_exit()
+  assert parallel.is_main() and parallel.from_main(7) == 7

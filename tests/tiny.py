@@ -51,7 +51,7 @@ def config(objective="pair_bce", **changes):
     if objective == "pair_bce":
       c.head.name = "euclidean_logistic"
       c.objective.args = {"num_pairs": 16}
-    elif objective in ("softmax", "margin_softmax"):
+    elif objective in ("softmax", "margin_softmax", "partial_fc"):
       c.objective.args = {"num_images": 16}
     else:
       c.objective.args = {"num_people": 4, "images_per_person": 4}

@@ -1,5 +1,7 @@
 """Tests of the training step: right, and the same on any number of devices."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ import tiny
 
 from facesiam_jax import parallel
 from facesiam_jax.data import resident
-from facesiam_jax.training import objectives
+from facesiam_jax.training import loop, objectives
 from facesiam_jax.training import recipe as recipe_lib
 from facesiam_jax.training import step as step_lib
 
@@ -153,9 +155,31 @@ def test_moving_average_follows_the_formula(devices):
   assert state.eval_params is state.ema_params
 
 
-def test_no_host_work_and_no_recompilation_within_steps(devices):
-  recipe, mesh, state, data = _setup("supcon", devices[:2])
-  steps = step_lib.make_train_steps(recipe, mesh, 1)
+@pytest.mark.parametrize(
+  "objective, frozen, changes",
+  [
+    ("supcon", False, {"ema_decay": 0.9}),
+    ("supcon", True, {}),
+    ("supcon", False, {"accumulate": 2}),
+    ("partial_fc", False, {"optimizer__clip_norm": 1.0}),
+  ],
+)
+def test_no_host_work_and_no_recompilation_within_steps(
+  devices, objective, frozen, changes
+):
+  dense = {"encoder__name": "run_test_encoders:Normed", "encoder__args": {}}
+  config = tiny.config(objective, **dense, **changes)
+  recipe = dataclasses.replace(recipe_lib.make_recipe(config), num_people=8)
+  mesh = parallel.make_mesh(devices[:2])
+  split = tiny.split()
+  data = parallel.replicate(
+    resident.make_resident(split.images, split.identity_ids), mesh
+  )
+  state = recipe_lib.init_on_mesh(recipe, split.images.shape[1:], 8, mesh)
+  specs = recipe_lib.partition(recipe, state)
+  steps = step_lib.make_train_steps(
+    recipe, mesh, 1, frozen=frozen, state_spec=specs
+  )
   jaxpr = str(jax.make_jaxpr(steps)(state, data))
   assert "callback" not in jaxpr
   state, _ = steps(state, data)
@@ -163,6 +187,22 @@ def test_no_host_work_and_no_recompilation_within_steps(devices):
     for _ in range(3):
       state, _ = steps(state, data)
   assert steps._cache_size() == 1
+
+
+def test_a_whole_run_compiles_its_steps_once(tmp_path, monkeypatch):
+  """From the start, and again when resumed from a checkpoint."""
+  made = []
+  make = step_lib.make_train_steps
+
+  def making(*args, **settings):
+    made.append(make(*args, **settings))
+    return made[-1]
+
+  monkeypatch.setattr(step_lib, "make_train_steps", making)
+  for num_steps in (4, 6):
+    config = tiny.config("supcon", num_steps=num_steps)
+    loop.fit(config, tmp_path, tiny.split(), None)
+  assert [steps._cache_size() for steps in made] == [1, 1]
 
 
 def test_learns_to_tell_the_tiny_people_apart(devices):
