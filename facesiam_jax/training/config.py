@@ -93,6 +93,9 @@ def default_config() -> ml_collections.ConfigDict:
   c.feed.workers = 0
   c.feed.prefetch = 2
 
+  # The encoder's attributes are its args: dim, dropout; of most dtype, in which
+  # it computes ("bfloat16"; parameters and losses stay float32), and remat, to
+  # compute the insides of its blocks again on the way back and not keep them.
   c.encoder = ml_collections.ConfigDict()
   c.encoder.name = "article_cnn"
   c.encoder.args = ml_collections.ConfigDict()
