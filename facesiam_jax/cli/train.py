@@ -53,8 +53,8 @@ def find_recipe(name: str) -> str:
   )
 
 
-def define_flags(flag_values: flags.FlagValues) -> None:
-  """Defines the verb's flags."""
+def _recipe_parser() -> Any:
+  """Returns the parser of --config; ml_collections is loaded for it."""
   from ml_collections.config_flags import config_flags
 
   class RecipeParser(config_flags.ConfigFileFlagParser):
@@ -72,6 +72,13 @@ def define_flags(flag_values: flags.FlagValues) -> None:
           "a recipe is a Python file with a function get_config()."
         ) from error
 
+  return RecipeParser(name="config")
+
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+  """Defines the verb's flags."""
+  from ml_collections.config_flags import config_flags
+
   config_flags.DEFINE_config_file(
     "config",
     None,
@@ -80,7 +87,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     flag_values=flag_values,
   )
   flags.mark_flag_as_required("config", flag_values)
-  flag_values["config"].parser = RecipeParser(name="config")
+  flag_values["config"].parser = _recipe_parser()
   flags.DEFINE_string(
     "workdir",
     None,
@@ -168,7 +175,7 @@ def _train(flag_values: flags.FlagValues) -> "Bundle":
     )
   except preemption.Preempted:
     raise  # as all processes do at the same step
-  except Exception:
+  except BaseException:
     parallel.leave_at_exit()
     raise
 

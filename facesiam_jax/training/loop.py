@@ -232,7 +232,7 @@ class _Run:
       if last or step % config.log_every == 0:
         self.at_line(out, step, time.perf_counter() - since)
         since = time.perf_counter()
-      if not last and out.watch.stops_at(step):
+      if not last and out.watch.stops_at(step, self.chunk):
         self.stop(out, step)
 
 

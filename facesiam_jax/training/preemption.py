@@ -5,11 +5,13 @@ they kill; Ctrl-C is a user's. Within `deferred` either is noted, so that the
 loop can save at the end of the step; elsewhere it ends what goes on at once,
 since files are written whole or not at all and the run resumes by itself.
 
-With several processes JAX's own service takes SIGTERM, tells all processes of
-it, and has them stop at one and the same step.
+With several processes JAX's own service takes SIGTERM (Ctrl-C is passed to it),
+tells all processes of it, and has them stop at one and the same step. After
+the last step it does nothing there.
 """
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -43,6 +45,10 @@ class Watch:
     del frame
     impatient = self._received == number == signal.SIGINT
     self._received = number
+    if jax.process_count() > 1 and not impatient:
+      # All processes are to stop at one step: JAX's service tells them.
+      os.kill(os.getpid(), signal.SIGTERM)
+      return
     if impatient or not self._deferred:
       self._stop()
 
@@ -70,17 +76,20 @@ class Watch:
     finally:
       self._deferred = False
 
-  def stops_at(self, step: int) -> bool:
+  def stops_at(self, step: int, num_steps: int = 1) -> bool:
     """Returns whether to save and stop after this step.
 
     The same on every process of a run; to be asked after every call.
 
     Args:
       step: number of finished steps.
+      num_steps: of the call that was made last.
     """
-    if jax.process_count() > 1:
-      return multihost_utils.reached_preemption_sync_point(step)
-    return self._received is not None
+    if jax.process_count() == 1:
+      return self._received is not None
+    # The service names one step, any, and wants to be asked of each.
+    reached = multihost_utils.reached_preemption_sync_point
+    return any([reached(n) for n in range(step - num_steps + 1, step + 1)])
 
   def stop(self, step: int) -> None:
     """Ends the run, which is saved.
@@ -89,7 +98,7 @@ class Watch:
       KeyboardInterrupt: if Ctrl-C was pressed.
       Preempted: otherwise.
     """
-    if self._received == signal.SIGINT:
+    if self._received == signal.SIGINT and jax.process_count() == 1:
       raise KeyboardInterrupt
     raise Preempted(
       f"saved at step {step} and stopped, as it was asked to; run the same "

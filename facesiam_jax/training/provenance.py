@@ -36,10 +36,13 @@ def _versions() -> dict[str, str]:
 
 def _commit() -> str | None:
   """Returns the commit of the code, None where it is no checkout."""
+  root = pathlib.Path(facesiam_jax.__file__).parents[1]
+  if not (root / ".git").exists():
+    return None  # Installed, perhaps inside somebody else's checkout.
   try:
     done = subprocess.run(
       ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-      cwd=pathlib.Path(facesiam_jax.__file__).parent,
+      cwd=root,
       capture_output=True,
       text=True,
       check=True,

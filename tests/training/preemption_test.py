@@ -20,7 +20,8 @@ class _At(preemption.Watch):
     super().__init__()
     self.step = step
 
-  def stops_at(self, step):
+  def stops_at(self, step, num_steps=1):
+    del num_steps
     return step == self.step
 
 
