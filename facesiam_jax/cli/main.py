@@ -30,6 +30,7 @@ VERBS = {
   "demo": "Show everything on the Olivetti faces: train, measure, recognise.",
   "prepare": "Write a data set to disk in the form that training reads.",
   "train": "Train a recogniser and write its model bundle.",
+  "plan": "Say what a recipe would cost on a TPU pod, by compiling for it.",
   "evaluate": "Measure a recogniser on people it has never seen.",
   "calibrate": "Measure a bundle's error rates on people of your own.",
   "verify": "Say whether two photos show the same person.",

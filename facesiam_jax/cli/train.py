@@ -75,8 +75,8 @@ def _recipe_parser() -> Any:
   return RecipeParser(name="config")
 
 
-def define_flags(flag_values: flags.FlagValues) -> None:
-  """Defines the verb's flags."""
+def define_config(flag_values: flags.FlagValues) -> None:
+  """Defines the required flag --config and those that change its fields."""
   from ml_collections.config_flags import config_flags
 
   config_flags.DEFINE_config_file(
@@ -88,6 +88,11 @@ def define_flags(flag_values: flags.FlagValues) -> None:
   )
   flags.mark_flag_as_required("config", flag_values)
   flag_values["config"].parser = _recipe_parser()
+
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+  """Defines the verb's flags."""
+  define_config(flag_values)
   flags.DEFINE_string(
     "workdir",
     None,

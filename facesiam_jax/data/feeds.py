@@ -77,7 +77,7 @@ def num_bytes(images: Any) -> int:
   return int(np.prod(images.shape, dtype=np.int64))
 
 
-def _is_resident(
+def is_resident(
   config: ml_collections.ConfigDict, images: Any, host_gb: float
 ) -> bool:
   """Follows the config, or the budgets where that leaves it open."""
@@ -133,7 +133,7 @@ def make_feed(
   Raises:
     UserError: if the config insists on a resident feed that is too large.
   """
-  if _is_resident(config, images, host_gb):
+  if is_resident(config, images, host_gb):
     return Resident(images, identity_ids, mesh)
   return streaming.Streaming(
     images,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -34,28 +34,38 @@ def _inner(eqn: Any) -> Iterator[Any]:
         yield item
 
 
-def _of_equation(eqn: Any) -> int:
+def _of_equation(eqn: Any, weight: Callable[[Any], int]) -> int:
   size = math.prod(eqn.outvars[0].aval.shape) if eqn.outvars else 0
+  inside = lambda: (of_jaxpr(inner, weight) for inner in _inner(eqn))
   match eqn.primitive.name:
     case "dot_general":
       (contracted, _), _ = eqn.params["dimension_numbers"]
       shape = eqn.invars[0].aval.shape
-      return size * math.prod(shape[axis] for axis in contracted)
+      return weight(eqn) * size * math.prod(shape[axis] for axis in contracted)
     case "conv_general_dilated":
       features = eqn.params["dimension_numbers"].rhs_spec[0]
       shape = eqn.invars[1].aval.shape
-      return size * math.prod(shape) // shape[features]
+      return weight(eqn) * size * math.prod(shape) // shape[features]
     case "cond":
       # The branches of `lax.platform_dependent` compute the same; the one
       # with native operations is the one that can be counted.
-      return max(map(_of_jaxpr, _inner(eqn)))
+      return max(inside())
     case "scan":
-      return eqn.params["length"] * sum(map(_of_jaxpr, _inner(eqn)))
-  return sum(map(_of_jaxpr, _inner(eqn)))
+      return eqn.params["length"] * sum(inside())
+  return sum(inside())
 
 
-def _of_jaxpr(jaxpr: Any) -> int:
-  return sum(map(_of_equation, jaxpr.eqns))
+def of_jaxpr(jaxpr: Any, weight: Callable[[Any], int] = lambda _: 1) -> int:
+  """Counts the multiplications of a traced function's products.
+
+  Args:
+    jaxpr: such as `jax.jit(f).trace(...).jaxpr.jaxpr`.
+    weight: of a product's equation; `multiply_adds` says what counts.
+
+  Returns:
+    Their weighted number, >= 0; inside `jax.shard_map`, those of one device.
+  """
+  return sum(_of_equation(eqn, weight) for eqn in jaxpr.eqns)
 
 
 def multiply_adds(function: Any, *args: Any) -> int:
@@ -73,7 +83,7 @@ def multiply_adds(function: Any, *args: Any) -> int:
   Returns:
     Their number, >= 0.
   """
-  return _of_jaxpr(jax.make_jaxpr(function)(*args).jaxpr)
+  return of_jaxpr(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 def measure(encoder: nn.Module, image_shape: tuple[int, int, int]) -> Cost:
@@ -98,5 +108,5 @@ def measure(encoder: nn.Module, image_shape: tuple[int, int, int]) -> Cost:
   return Cost(
     dim=embeddings.shape[-1],
     parameters=sum(math.prod(leaf.shape) for leaf in leaves),
-    multiply_adds=_of_jaxpr(jaxpr.jaxpr),
+    multiply_adds=of_jaxpr(jaxpr.jaxpr),
   )
