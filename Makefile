@@ -27,7 +27,9 @@ test-peers: $(PEERS)/.ready
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy facesiam_jax
+	$(BIN)/mypy facesiam_jax launch/local.py
+	$(BIN)/shellcheck launch/*.sh
+	$(BIN)/yamllint --strict launch
 
 soak: $(READY)
 	$(BIN)/python benchmarks/soak.py --out=benchmarks/results/soak.json

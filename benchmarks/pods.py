@@ -1,0 +1,134 @@
+"""What two recipes cost on pods that are not there: docs/pods.md.
+
+  pip install 'facesiam_jax[plan]'
+  python benchmarks/pods.py
+
+Runs `facesiam plan --quick --json` for ResNet-50 with triplets and for
+IResNet-100 with Partial FC of ten million classes, on slices of v5e and v5p;
+writes benchmarks/results/pods.json after each, and docs/pods.md at the end. A
+slice already in the file is left as it is: delete the file to begin anew. An
+hour on two cores; each slice is compiled for, none is run on.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import outcome
+from absl import app, flags
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+_OUT = flags.DEFINE_string(
+  "out", str(_ROOT / "benchmarks/results/pods.json"), "Results, as JSON."
+)
+_PAGE = flags.DEFINE_string(
+  "page", str(_ROOT / "docs/pods.md"), "The page that is made of them."
+)
+_TOPOLOGIES = {
+  "v5e:2x4": 8,
+  "v5e:8x8": 64,
+  "v5e:16x16": 256,
+  "v5p:2x2x2": 8,
+  "v5p:4x4x4": 64,
+}
+# Whole shards for every number of chips.
+_CLASSES = 10_000_128
+_RECIPES = {
+  "triplet": ["--num_people=100000", "--gallery_size=10000000"],
+  "partial_fc": [f"--num_people={_CLASSES}", "--gallery_size=0"],
+}
+_NAMES = {
+  "triplet": "ResNet-50, triplets",
+  "partial_fc": "IResNet-100, Partial FC",
+}
+_PACKAGES = ("jax", "jaxlib", "libtpu", "flax")
+
+
+def _plan(kind: str, topology: str) -> dict[str, Any]:
+  """Runs one plan; a refusal is a result too."""
+  chips = _TOPOLOGIES[topology]
+  command = [
+    *(sys.executable, "-m", "facesiam_jax.cli.main", "plan", "--quick"),
+    *("--json", f"--topology={topology}", *_RECIPES[kind]),
+    f"--config={_ROOT}/benchmarks/pod_recipes.py:{kind}-{chips}",
+  ]
+  done = subprocess.run(
+    command, cwd=_ROOT, check=False, capture_output=True, text=True
+  )
+  if done.returncode == 0:
+    return json.loads(done.stdout)
+  sentence = done.stderr.strip().splitlines()[-1]
+  if "this does not fit" not in sentence:
+    raise RuntimeError(sentence)
+  return {"refused": sentence.partition("error: ")[2]}
+
+
+def _row(program: dict[str, Any], name: str, topology: str, chip: Any) -> str:
+  memory = program["memory"]["total"]
+  sent = sum(one["sent_bytes"] for one in program["collectives"])
+  seconds = program["seconds"]
+  milliseconds = [
+    f"{1e3 * seconds[part]:.1f}" for part in ("arithmetic", "memory", "links")
+  ]
+  cells = [
+    name,
+    topology,
+    f"{memory / 1e9:.2f} ({memory / chip['hbm_bytes']:.0%})",
+    f"{program['unit_flops'] / 1e12:.2f}",
+    f"{program['hbm_bytes'] / 1e9:.1f}",
+    f"{sent / 1e6:.0f}",
+    *milliseconds,
+    program["limit"],
+  ]
+  return f"| {' | '.join(cells)} |"
+
+
+_HEAD = """\
+| program | slice | memory a chip, GB | TFLOP a chip | GB moved a chip \
+| MB sent a chip | arithmetic, ms | memory, ms | links, ms | limit |
+|---|---|---|---|---|---|---|---|---|---|"""
+
+
+def _page(results: dict[str, Any]) -> str:
+  """Returns the page of all results."""
+  lines = [_HEAD]
+  refusals = []
+  for kind, name in _NAMES.items():
+    for topology in _TOPOLOGIES:
+      told = results[f"{kind} {topology}"]
+      if "refused" in told:
+        lines.append(f"| {name} | {topology} | does not fit |||||||")
+        refusals.append(f"- {topology}: {told['refused']}")
+        continue
+      lines.append(_row(told["programs"][0], name, topology, told["chip"]))
+  for topology in _TOPOLOGIES:
+    told = results[f"triplet {topology}"]
+    lines.append(
+      _row(told["programs"][1], "gallery search", topology, told["chip"])
+    )
+  template = pathlib.Path(__file__).with_name("pods_page.md").read_text()
+  return template.format(
+    table="\n".join(lines), refusals="\n".join(refusals) or "- none"
+  )
+
+
+def main(_: Any) -> None:
+  """Plans what is missing, then writes the page."""
+  path = pathlib.Path(_OUT.value)
+  found = json.loads(path.read_text())["slices"] if path.exists() else {}
+  for topology in _TOPOLOGIES:
+    for kind in _RECIPES:
+      key = f"{kind} {topology}"
+      if key not in found:
+        found[key] = _plan(kind, topology)
+        print(key, "done", flush=True)
+        outcome.write(
+          _OUT.value, {**outcome.environment(_PACKAGES), "slices": found}
+        )
+  pathlib.Path(_PAGE.value).write_text(_page(found))
+
+
+if __name__ == "__main__":
+  app.run(main)
