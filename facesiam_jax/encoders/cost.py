@@ -34,38 +34,44 @@ def _inner(eqn: Any) -> Iterator[Any]:
         yield item
 
 
-def _of_equation(eqn: Any, weight: Callable[[Any], int]) -> int:
-  size = math.prod(eqn.outvars[0].aval.shape) if eqn.outvars else 0
-  inside = lambda: (of_jaxpr(inner, weight) for inner in _inner(eqn))
-  match eqn.primitive.name:
-    case "dot_general":
-      (contracted, _), _ = eqn.params["dimension_numbers"]
-      shape = eqn.invars[0].aval.shape
-      return weight(eqn) * size * math.prod(shape[axis] for axis in contracted)
-    case "conv_general_dilated":
-      features = eqn.params["dimension_numbers"].rhs_spec[0]
-      shape = eqn.invars[1].aval.shape
-      return weight(eqn) * size * math.prod(shape) // shape[features]
-    case "cond":
-      # The branches of `lax.platform_dependent` compute the same; the one
-      # with native operations is the one that can be counted.
-      return max(inside())
-    case "scan":
-      return eqn.params["length"] * sum(inside())
-  return sum(inside())
-
-
-def of_jaxpr(jaxpr: Any, weight: Callable[[Any], int] = lambda _: 1) -> int:
+def of_jaxpr(
+  jaxpr: Any, weight: Callable[[Any], int] = lambda _: 1, *, loops: bool = True
+) -> int:
   """Counts the multiplications of a traced function's products.
 
   Args:
     jaxpr: such as `jax.jit(f).trace(...).jaxpr.jaxpr`.
     weight: of a product's equation; `multiply_adds` says what counts.
+    loops: whether a scan counts as often as it runs, or once.
 
   Returns:
     Their weighted number, >= 0; inside `jax.shard_map`, those of one device.
   """
-  return sum(_of_equation(eqn, weight) for eqn in jaxpr.eqns)
+  inside = lambda eqn: (
+    of_jaxpr(inner, weight, loops=loops) for inner in _inner(eqn)
+  )
+
+  def of_equation(eqn: Any) -> int:
+    size = math.prod(eqn.outvars[0].aval.shape) if eqn.outvars else 0
+    match eqn.primitive.name:
+      case "dot_general":
+        (contracted, _), _ = eqn.params["dimension_numbers"]
+        shape = eqn.invars[0].aval.shape
+        size *= math.prod(shape[axis] for axis in contracted)
+        return weight(eqn) * size
+      case "conv_general_dilated":
+        features = eqn.params["dimension_numbers"].rhs_spec[0]
+        shape = eqn.invars[1].aval.shape
+        return weight(eqn) * size * math.prod(shape) // shape[features]
+      case "cond":
+        # The branches of `lax.platform_dependent` compute the same; the one
+        # with native operations is the one that can be counted.
+        return max(inside(eqn))
+      case "scan":
+        return (eqn.params["length"] if loops else 1) * sum(inside(eqn))
+    return sum(inside(eqn))
+
+  return sum(map(of_equation, jaxpr.eqns))
 
 
 def multiply_adds(function: Any, *args: Any) -> int:

@@ -6,6 +6,7 @@ chip's peak rates make of the counts. Few runs come near those.
 """
 
 import dataclasses
+import functools
 import importlib.util
 import os
 import re
@@ -70,7 +71,7 @@ class Program:
   Attributes:
     what: what was compiled, in words.
     memory: of the chip.
-    flops: of convolutions and matrix products; a multiply-add is two.
+    flops: by the compiler's count, a multiply-add being two.
     unit_flops: the same as the matrix unit sees them, in bfloat16: a product
       of precision HIGHEST is six.
     hbm_bytes: read and written, by the compiler's count, in which a loop runs
@@ -159,6 +160,17 @@ def _memory(compiled: jax.stages.Compiled) -> Memory:
   )
 
 
+def _flops(traced: jax.stages.Traced, counted: float) -> tuple[float, float]:
+  """Returns (flops, unit_flops) of a program of which XLA counted `counted`.
+
+  XLA counts a loop once and every product once; what comes on top is counted
+  in the jaxpr.
+  """
+  products = functools.partial(cost.of_jaxpr, traced.jaxpr.jaxpr)
+  flops = counted + 2.0 * (products() - products(loops=False))
+  return flops, flops + 2.0 * (products(passes) - products())
+
+
 def measure(
   what: str, traced: jax.stages.Traced, chip: chips.Chip, num_devices: int
 ) -> Program:
@@ -188,15 +200,16 @@ def measure(
   if memory.total > chip.hbm_bytes:
     needed = f"{memory.total / 2**30:.2f} of {chip.hbm_bytes / 2**30:.0f} GiB"
     raise _too_large(what, needed, chip)
-  products = lambda weight: 2.0 * cost.of_jaxpr(traced.jaxpr.jaxpr, weight)
-  moved = compiled.cost_analysis().get("bytes accessed", 0.0)
-  unit_flops = products(passes)
-  hbm_bytes = max(moved, float(memory.arguments + memory.outputs))
+  counted = compiled.cost_analysis()
+  flops, unit_flops = _flops(traced, counted["flops"])
+  hbm_bytes = max(
+    counted["bytes accessed"], float(memory.arguments + memory.outputs)
+  )
   found = tuple(hlo.collectives(compiled.as_text(), num_devices))
   return Program(
     what=what,
     memory=memory,
-    flops=products(lambda _: 1),
+    flops=flops,
     unit_flops=unit_flops,
     hbm_bytes=hbm_bytes,
     collectives=found,
