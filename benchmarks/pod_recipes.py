@@ -51,5 +51,6 @@ def get_config(name: str) -> ml_collections.ConfigDict:
       config.objective.args = {
         "num_images": _MARGIN_IMAGES_A_CHIP * int(chips),
         "sample_fraction": 0.1,
+        "scale": 64.0,
       }
   return config

@@ -33,11 +33,9 @@ _TOPOLOGIES = {
   "v5p:2x2x2": 8,
   "v5p:4x4x4": 64,
 }
-# Whole shards for every number of chips.
-_CLASSES = 10_000_128
 _RECIPES = {
   "triplet": ["--num_people=100000", "--gallery_size=10000000"],
-  "partial_fc": [f"--num_people={_CLASSES}", "--gallery_size=0"],
+  "partial_fc": ["--num_people=10000000", "--gallery_size=0"],
 }
 _NAMES = {
   "triplet": "ResNet-50, triplets",

@@ -79,7 +79,8 @@ def test_commands_and_their_python_equivalent(place, monkeypatch, capsys):
       _run_python_of_photos()
     assert main.main(command) == 0, capsys.readouterr().err
     done.add(command[0])
-  assert done == set(main.VERBS) - {"demo"}
+  # The one is `make demo`, the other needs an extra of half a gigabyte.
+  assert done == set(main.VERBS) - {"demo", "plan"}
   assert (place / "answer.png").read_bytes().startswith(b"\x89PNG")
   assert (place / "runs" / "olivetti" / "report" / "report.html").exists()
   with np.load(place / "embeddings.npz") as file:
