@@ -38,7 +38,7 @@ _WITHOUT_TPU = {
   "TPU_ACCELERATOR_TYPE": "v5litepod-1",
 }
 _OUT_OF_MEMORY = re.compile(
-  r"Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm", re.IGNORECASE
+  r"\(([\d.]+[KMGT]?)\) exceeds available HBM \(([\d.]+[KMGT]?)\)"
 )
 
 
