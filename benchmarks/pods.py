@@ -115,8 +115,8 @@ def main(_: Any) -> None:
   """Plans what is missing, and writes the page anew after each plan."""
   path = pathlib.Path(_OUT.value)
   found = json.loads(path.read_text())["slices"] if path.exists() else {}
-  for topology in _TOPOLOGIES:
-    for kind in _RECIPES:
+  for kind in _RECIPES:
+    for topology in _TOPOLOGIES:
       key = f"{kind} {topology}"
       if key not in found:
         found[key] = _plan(kind, topology)
