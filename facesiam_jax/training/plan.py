@@ -24,7 +24,8 @@ from facesiam_jax import errors, parallel
 from facesiam_jax.data import feeds, resident, streaming
 from facesiam_jax.encoders import cost
 from facesiam_jax.gallery import search
-from facesiam_jax.training import chips, hlo, loop
+from facesiam_jax.training import chips, hlo
+from facesiam_jax.training import recipe as recipe_lib
 from facesiam_jax.training import step as step_lib
 
 # Products in bfloat16 that the matrix unit makes for one in float32.
@@ -281,7 +282,9 @@ def trace_train_step(
     errors.UserError: if a part cannot be built, or the batch does not divide
       by the devices.
   """
-  recipe = loop.make_recipe(config)
+  recipe = dataclasses.replace(
+    recipe_lib.make_recipe(config), num_people=num_people
+  )
   rows = recipe.objective.batch_rows
   if rows % (mesh.size * recipe.objective.row_group):
     raise errors.UserError(
@@ -289,14 +292,18 @@ def trace_train_step(
       f"{mesh.size} chips; change config.objective.args."
     )
   face = (config.image_size, config.image_size, config.dataset.channels)
-  state = jax.eval_shape(lambda: loop.init_state(recipe, face, num_people))
-  state_spec = jax.tree.map(lambda _: P(), state)
+  state = jax.eval_shape(
+    lambda: recipe_lib.init_state(recipe, face, num_people)
+  )
+  state_spec = recipe_lib.partition(recipe, state)
   data = _data(config, rows, num_people, num_images)
   streamed = isinstance(data, streaming.Batch)
   data_spec = jax.tree.map(
     lambda _: P(parallel.AXIS) if streamed else P(), data
   )
-  steps: Any = step_lib.make_train_steps(recipe, mesh, 1, streamed=streamed)
+  steps: Any = step_lib.make_train_steps(
+    recipe, mesh, 1, streamed=streamed, state_spec=state_spec
+  )
   images = f"{rows} images of {'x'.join(map(str, face))}"
   what = (
     f"training step of {config.encoder.name} with {config.objective.name}, "
@@ -311,7 +318,7 @@ def trace_train_step(
 def embedding_size(config: ml_collections.ConfigDict) -> int:
   """Returns the size of an embedding of a config's encoder."""
   face = (config.image_size, config.image_size, config.dataset.channels)
-  return cost.measure(loop.make_recipe(config).encoder, face).dim
+  return cost.measure(recipe_lib.make_recipe(config).encoder, face).dim
 
 
 def trace_search(
