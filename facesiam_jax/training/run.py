@@ -226,13 +226,13 @@ def _finish(
   folder: pathlib.Path,
   state: state_lib.TrainState,
   scores: calibrate.Scores,
-  data: sets.DataSet,
+  image_shape: tuple[int, ...],
+  alignment: str,
 ) -> bundle_lib.Bundle:
   """Writes the bundle, process 0 for all."""
   if parallel.is_main():
-    shape = split_of(data, data.train).images.shape[1:]
     try:
-      make_bundle(config, folder, state, scores, shape, data.alignment)
+      make_bundle(config, folder, state, scores, image_shape, alignment)
     except ValueError as error:
       raise errors.UserError(
         f"the network in {folder} cannot be calibrated: {error}"
@@ -272,10 +272,11 @@ def train(
     data = _load(config)
     with _held(workdir, config) as folder:
       validation = split_of(data, data.validation) if data.validation else None
+      train_split = split_of(data, data.train)
       state = loop.fit(
         config,
         folder,
-        split_of(data, data.train),
+        train_split,
         validation,
         watch=watch,
         profile=profile,
@@ -285,4 +286,5 @@ def train(
       else:
         assert validation is not None  # config_lib.validate
         scores = _score(config, state, validation)
-      return _finish(config, folder, state, scores, data)
+      shape = train_split.images.shape[1:]
+      return _finish(config, folder, state, scores, shape, data.alignment)
