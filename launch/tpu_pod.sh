@@ -2,7 +2,7 @@
 # One facesiam command on every host of a Cloud TPU slice.
 #
 #   TPU_NAME=my-slice ZONE=us-west4-a launch/tpu_pod.sh \
-#     train --config=RECIPE --workdir=gs://BUCKET/RUN
+#     train --config=RECIPE --workdir=/shared/RUN
 #   TPU_NAME=my-slice ZONE=us-west4-a launch/tpu_pod.sh stop
 #
 # Each host runs the command, and runs it again as long as it ends with status
@@ -22,7 +22,7 @@ fi
 : "${ZONE:?name its zone: ZONE=...}"
 GRACE="${GRACE:-120}"
 FACESIAM="${FACESIAM:-facesiam}"
-# On the hosts; a bucket serves all of them: gs://BUCKET/jax-cache.
+# On the hosts; a disk that they share serves all of them.
 CACHE="${JAX_COMPILATION_CACHE_DIR:-/tmp/facesiam_jax_cache}"
 PID_FILE="${PID_FILE:-/tmp/facesiam_jax.pid}"
 

@@ -31,6 +31,11 @@ def locked(workdir: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
   Raises:
     errors.UserError: if it cannot be made or another run holds it.
   """
+  if "://" in os.fspath(workdir):
+    raise errors.UserError(
+      f"--workdir={os.fspath(workdir)} is no folder; give one on a disk, which "
+      "all processes of a run must see."
+    )
   path = pathlib.Path(workdir)
   try:
     path.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,13 @@ _POD = {
   },
   "tolerations": [{"key": str, "operator": str, "effect": str}],
   "containers": [_CONTAINER],
-  "volumes": [{"name": str, "emptyDir": {"medium": str}}],
+  "volumes": [
+    {
+      "name": str,
+      "emptyDir": {"medium": str},
+      "persistentVolumeClaim": {"claimName": str},
+    }
+  ],
 }
 _JOB = {
   "completionMode": str,

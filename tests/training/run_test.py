@@ -297,6 +297,13 @@ def test_workdir_that_is_a_file(tmp_path):
     run.train(tiny.config(), path)
 
 
+def test_workdir_that_is_a_bucket(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(errors.UserError, match="gs://bucket/run is no folder"):
+    run.train(tiny.config(), "gs://bucket/run")
+  assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("rate, warned", [(0.0, True), (0.05, False)])
 def test_a_collapsed_run_is_told_of(tmp_path, caplog, rate, warned):
   """An encoder whose weights are zero but for a bias embeds all alike."""
