@@ -14,11 +14,12 @@ signal n. Standard library only.
 
 import argparse
 import contextlib
-import ctypes
 import dataclasses
+import errno
 import os
 import re
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -29,7 +30,11 @@ from typing import IO, BinaryIO
 
 PREEMPTED = 75
 _TICK_S = 0.1
-_PR_SET_PDEATHSIG = 1
+# 1 is PR_SET_PDEATHSIG, 9 is SIGKILL.
+_GUARD = (
+  "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); "
+  "os.execvp(sys.argv[1], sys.argv[1:])"
+)
 
 
 @dataclasses.dataclass
@@ -90,10 +95,17 @@ def reserve_port() -> tuple[socket.socket, int]:
   return held, held.getsockname()[1]
 
 
-def _die_with_parent() -> None:
-  """Has the kernel kill this process when the launcher is gone (Linux)."""
-  if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _guarded(command: Sequence[str]) -> list[str]:
+  """Has the kernel kill a process when the launcher is gone (Linux).
+
+  The process asks for that itself before it becomes the command: what runs
+  between fork and exec here would not be safe beside other threads.
+  """
+  if shutil.which(command[0]) is None:
+    raise FileNotFoundError(errno.ENOENT, "there is no program", command[0])
+  if sys.platform != "linux":
+    return [*command]
+  return [sys.executable, "-IS", "-c", _GUARD, *command]
 
 
 def _say(sentence: str) -> None:
@@ -132,15 +144,14 @@ class _Launch:
   def start(self, commands: Sequence[Sequence[str]]) -> None:
     """Starts a process for each command."""
     environment = {"PYTHONUNBUFFERED": "1", **os.environ}
-    for number, command in enumerate(commands):
+    for number, guarded in enumerate([_guarded(one) for one in commands]):
       process = subprocess.Popen(
-        command,
+        guarded,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,
         start_new_session=True,
-        preexec_fn=_die_with_parent,
       )
       child = _Child(number, process)
       self.children.append(child)
