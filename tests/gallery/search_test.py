@@ -10,6 +10,8 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from facesiam_jax.gallery import search
+from facesiam_jax.gallery.search import scores as scores_lib
+from facesiam_jax.gallery.search import templates
 from tests.reference import gallery as reference
 
 _jitted = jax.jit(search.top_k, static_argnames=("k", "metric", "block"))
@@ -66,12 +68,12 @@ def _wrong_variants():
     return right(gallery, np.ones_like(valid), ids, queries, **options)
 
   def other_metric(*case, metric, **options):
-    other = {"cosine": "euclidean", "euclidean": "cosine"}[metric]
+    other = "dot" if metric == "euclidean" else "euclidean"
     return right(*case, metric=other, **options)
 
   def plain_distance(*case, metric, **options):
     scores, found = right(*case, metric=metric, **options)
-    if metric == "cosine":
+    if metric != "euclidean":
       return np.zeros_like(scores), found
     return -np.sqrt(-scores), found
 
@@ -294,8 +296,9 @@ def test_best_per_person_equals_reference():
     {"metric": "manhattan"},
     {"k": 0},
     {"block": 0},
+    {"queries": np.full((2, 5), np.nan, np.float32)},
   ],
-  ids=lambda change: next(iter(change)),
+  ids=["width", "metric", "k", "block", "finite"],
 )
 def test_refuses(change):
   arguments = {
@@ -324,5 +327,6 @@ def test_reductions_refuse_wrong_shapes():
 
 
 def test_docstring_examples():
-  result = doctest.testmod(search)
-  assert result.attempted and not result.failed
+  for module in (templates, scores_lib):
+    result = doctest.testmod(module)
+    assert result.attempted and not result.failed

@@ -8,7 +8,7 @@ def score(query, template, metric):
   total = 0.0
   for a, b in zip(query, template, strict=True):
     a, b = float(a), float(b)
-    total += a * b if metric == "cosine" else -((a - b) ** 2)
+    total += -((a - b) ** 2) if metric == "euclidean" else a * b
   return total
 
 
@@ -44,3 +44,42 @@ def best_per_person(scores, ids, people, k):
     found += [(-np.inf, -1, -1)] * k
     result.append(found[:k])
   return result
+
+
+def person_score(scores, weights, rule):
+  """Returns the score of a person from those of the templates, or None."""
+  if not scores:
+    return None
+  best = sorted(scores, reverse=True)
+  if rule == "max":
+    return best[0]
+  if rule == "top2_mean":
+    return sum(best[:2]) / len(best[:2])
+  if rule == "mean":
+    return sum(scores) / len(scores)
+  weight = sum(weights)
+  if weight == 0:
+    return None
+  return sum(s * w for s, w in zip(scores, weights, strict=True)) / weight
+
+
+def top_k_people(
+  gallery, valid, template_ids, people, queries, *, k, metric, rule, quality
+):
+  """Returns (scores [Q, k], people [Q, k]): score down, then person up."""
+  all_scores = np.full((len(queries), k), -np.inf)
+  all_people = np.full((len(queries), k), -1, np.int64)
+  weights = np.ones(len(gallery)) if quality is None else quality
+  for i, query in enumerate(queries):
+    found = []
+    for person in set(people.tolist()):
+      rows = [j for j in range(len(gallery)) if valid[j]]
+      rows = [j for j in rows if people[j] == person]
+      scores = [score(query, gallery[j], metric) for j in rows]
+      value = person_score(scores, [float(weights[j]) for j in rows], rule)
+      if value is not None:
+        found.append((-value, person))
+    for place, (negated, person) in enumerate(sorted(found)[:k]):
+      all_scores[i, place] = -negated
+      all_people[i, place] = person
+  return all_scores, all_people
