@@ -100,11 +100,12 @@ def _ours(gallery: Any, queries: Any, k: int) -> tuple[Call, dict[str, Any]]:
 
 
 def _ours_int8(gallery: Any, queries: Any, k: int) -> Call:
+  import jax
   import numpy as np
 
   from facesiam_jax.gallery import search
 
-  compact = search.compress(gallery)
+  compact = jax.jit(search.compress)(gallery)
   every, ids = np.ones(len(gallery), bool), np.arange(len(gallery))
   return lambda: (
     search.top_k_compact(
