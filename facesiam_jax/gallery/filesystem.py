@@ -1,5 +1,6 @@
-"""Which file system a path lies on: SQLite's WAL needs a local one."""
+"""Which file system a file lies on (WAL needs a local one); who has it open."""
 
+import os
 import pathlib
 import re
 
@@ -67,3 +68,40 @@ def network_type(path: pathlib.Path, mounts: str | None = None) -> str | None:
     if path.is_relative_to(mount_point) and depth >= best:
       best, best_type = depth, fields[2]
   return best_type if best_type in _NETWORK_TYPES else None
+
+
+def _command(process: pathlib.Path) -> str:
+  words = (process / "cmdline").read_bytes().split(b"\0")
+  text = b" ".join(words).decode("utf-8", "replace").strip()
+  return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def openers(path: pathlib.Path) -> list[str]:
+  """Returns what programs have a file open, for a message.
+
+  Args:
+    path: the file.
+
+  Returns:
+    One phrase a process, such as "process 12 (facesiam enroll)", without this
+    one; only processes that this user may look at.
+
+  Degenerate input: where there is no /proc (macOS, Windows), none.
+  """
+  try:
+    wanted = path.stat()
+    processes = sorted(pathlib.Path("/proc").glob("[0-9]*"))
+  except OSError:
+    return []
+  found = []
+  for process in processes:
+    if process.name == str(os.getpid()):
+      continue
+    try:
+      opened = [entry.stat() for entry in (process / "fd").iterdir()]
+      if any(os.path.samestat(wanted, entry) for entry in opened):
+        found.append(f"process {process.name} ({_command(process)})")
+    # It ended meanwhile, or is another user's.
+    except OSError:
+      continue
+  return found

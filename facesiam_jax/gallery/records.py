@@ -1,5 +1,6 @@
 """What goes into a gallery file and comes out of it."""
 
+import datetime
 import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import numpy as np
 from facesiam_jax import errors
 
 _MAX_NAME = 200
+_MAX_TERM = 500
 
 
 class Templates(NamedTuple):
@@ -18,11 +20,60 @@ class Templates(NamedTuple):
     embeddings: float32 [N, D].
     digests: what tells one source from another, N values.
     labels: what to call each source in a message, such as its path, N values.
+    sources: where each came from, N values; none at all where none is known.
   """
 
   embeddings: np.ndarray
   digests: Sequence[bytes]
   labels: Sequence[str]
+  sources: "Sequence[Source]" = ()
+
+
+class Source(NamedTuple):
+  """Where a template came from, as far as that is known.
+
+  Attributes:
+    name: of the file, without its folder.
+    sha256: of the file's bytes, 32 bytes.
+    enrolled: when, in seconds since 1970; None for now.
+  """
+
+  name: str | None = None
+  sha256: bytes | None = None
+  enrolled: int | None = None
+
+
+class Terms(NamedTuple):
+  """On what terms somebody is enrolled; None where it is not said.
+
+  Attributes:
+    consent: a reference to their consent, such as a document's number.
+    purpose: what they are enrolled for.
+    expires: the day, YYYY-MM-DD, from which on `Store.expire` removes them.
+  """
+
+  consent: str | None = None
+  purpose: str | None = None
+  expires: str | None = None
+
+
+class Member(NamedTuple):
+  """What a gallery knows of one person.
+
+  Attributes:
+    name: as enrolled.
+    templates: how many.
+    oldest: when the oldest template was enrolled, in seconds since 1970; None
+      where that is not known.
+    newest: the same of the newest.
+    terms: Terms.
+  """
+
+  name: str
+  templates: int
+  oldest: int | None
+  newest: int | None
+  terms: Terms
 
 
 class Added(NamedTuple):
@@ -72,3 +123,76 @@ def clean_name(name: str) -> str:
       "characters."
     )
   return cleaned
+
+
+def clean_terms(terms: Terms) -> Terms:
+  """Returns terms in the one form in which they are stored.
+
+  Args:
+    terms: any text; the day as YYYY-MM-DD.
+
+  Returns:
+    The terms without space around them.
+
+  Raises:
+    UserError: if one is empty, over 500 characters or not printable, or the
+      day is none.
+  """
+  cleaned = {}
+  for field, text in terms._asdict().items():
+    if text is None:
+      continue
+    cleaned[field] = text = unicodedata.normalize("NFC", text).strip()
+    if not text or len(text) > _MAX_TERM or not text.isprintable():
+      raise errors.UserError(
+        f"--{field}={text!r} cannot be stored: use 1 to {_MAX_TERM} printable "
+        "characters."
+      )
+  if "expires" in cleaned:
+    try:
+      day = datetime.date.fromisoformat(cleaned["expires"])
+    except ValueError as error:
+      raise errors.UserError(
+        f"--expires={cleaned['expires']} is no day: give one as YYYY-MM-DD."
+      ) from error
+    cleaned["expires"] = day.isoformat()
+  return Terms(**cleaned)
+
+
+def check_templates(
+  people: Sequence[tuple[str, Templates]], dim: int, metric: str
+) -> None:
+  """Refuses embeddings that cannot be compared.
+
+  Args:
+    people: names with their templates.
+    dim: the D that they must have.
+    metric: of the gallery; by "cosine" a zero vector is like nothing.
+
+  Raises:
+    UserError: if one is not finite, or zero.
+    ValueError: for a wrong shape or dtype.
+  """
+  for name, templates in people:
+    embeddings, count = templates.embeddings, len(templates.digests)
+    if embeddings.shape != (count, dim) or count == 0:
+      raise ValueError(
+        f"{name}: embeddings must have shape [{count or 'N > 0'}, {dim}], "
+        f"got {embeddings.shape}."
+      )
+    if embeddings.dtype != np.float32:
+      raise ValueError(
+        f"{name}: embeddings must be float32, got {embeddings.dtype}."
+      )
+  rows = np.concatenate(
+    [np.zeros((0, dim), np.float32), *(t.embeddings for _, t in people)]
+  )
+  not_finite = ~np.isfinite(rows).all(axis=1)
+  zero = ~rows.any(axis=1) & (metric == "cosine")
+  for bad, what in ((not_finite, "not finite"), (zero, "zero")):
+    if bad.any():
+      labels = [label for _, t in people for label in t.labels]
+      raise errors.UserError(
+        f"{labels[int(np.argmax(bad))]}: its embedding is {what}; look at the "
+        "picture, and evaluate the bundle."
+      )

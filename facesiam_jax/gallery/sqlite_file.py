@@ -10,29 +10,7 @@ import urllib.parse
 from collections.abc import Iterator, Mapping
 
 from facesiam_jax import errors
-from facesiam_jax.gallery import filesystem
-
-SCHEMA_VERSION = 1
-# "FSJX", in the header of the file, tells a gallery from other databases.
-APPLICATION_ID = 0x46534A58
-
-
-_SCHEMA = """
-CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE people(
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
-  name TEXT NOT NULL UNIQUE
-);
-CREATE TABLE templates(
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
-  person_id INTEGER NOT NULL REFERENCES people(id) ON DELETE CASCADE,
-  digest BLOB NOT NULL UNIQUE,
-  checksum INTEGER NOT NULL,
-  embedding BLOB NOT NULL
-);
-CREATE INDEX templates_person ON templates(person_id);
-"""
-
+from facesiam_jax.gallery import filesystem, schema
 
 _MENDS = {
   sqlite3.SQLITE_FULL: "has no space left on its device; free some and run "
@@ -51,6 +29,9 @@ _MENDS = {
   "enroll`, or a new one",
   sqlite3.SQLITE_CORRUPT: "is damaged; restore it from a backup or enroll the "
   "people again",
+  # Our statements are right; the tables that they name are not there.
+  sqlite3.SQLITE_ERROR: "is damaged; restore it from a backup or enroll the "
+  "people again",
   sqlite3.SQLITE_IOERR: "could not be read or written; look whether its device "
   "is full or failing",
 }
@@ -61,13 +42,20 @@ def explained(path: pathlib.Path) -> Iterator[None]:
   """Turns what SQLite says about the user's file into a UserError."""
   try:
     yield
-  except sqlite3.Error as error:
+  # Text that is no UTF-8 raises either, by where it lies.
+  except (sqlite3.Error, UnicodeDecodeError) as error:
     code = getattr(error, "sqlite_errorcode", None)
+    if code is None and not isinstance(error, sqlite3.ProgrammingError):
+      code = sqlite3.SQLITE_CORRUPT
     # The low byte is the kind of error, the rest is detail.
     mend = None if code is None else _MENDS.get(code & 0xFF)
     if mend is None:
       raise
-    raise errors.UserError(f"{path} {mend} ({error}).") from error
+    holders = ""
+    if (code or 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+      names = filesystem.openers(path)
+      holders = f"; open in {', '.join(names)}" if names else ""
+    raise errors.UserError(f"{path} {mend} ({error}{holders}).") from error
 
 
 def _connect(path: pathlib.Path, timeout_s: float) -> sqlite3.Connection:
@@ -79,7 +67,9 @@ def _connect(path: pathlib.Path, timeout_s: float) -> sqlite3.Connection:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA secure_delete = ON")
     connection.execute("PRAGMA synchronous = FULL")
-  except sqlite3.Error:
+    # 64 MB, so that a large enrolment does not write its pages twice.
+    connection.execute("PRAGMA cache_size = -65536")
+  except BaseException:
     connection.close()
     raise
   return connection
@@ -121,23 +111,37 @@ def _drop_second_names(path: pathlib.Path) -> None:
       other.unlink(missing_ok=True)
 
 
-def _check_format(path: pathlib.Path, connection: sqlite3.Connection) -> None:
+def _version(path: pathlib.Path, connection: sqlite3.Connection) -> int:
+  """Returns the version of a gallery that this program can read."""
   (application,) = connection.execute("PRAGMA application_id").fetchone()
   (version,) = connection.execute("PRAGMA user_version").fetchone()
-  if application != APPLICATION_ID:
+  if application != schema.APPLICATION_ID:
     raise errors.UserError(
       f"{path} is not a gallery; name a file made by `facesiam enroll`, or "
       "a new one."
     )
-  if version != SCHEMA_VERSION:
+  if not 1 <= version <= schema.SCHEMA_VERSION:
     raise errors.UserError(
       f"{path} is a gallery of version {version}, and this program reads "
-      f"version {SCHEMA_VERSION}; use the facesiam_jax that made it."
+      f"versions 1 to {schema.SCHEMA_VERSION}; use the facesiam_jax that made "
+      "it, or a newer one."
     )
+  return int(version)
+
+
+def _bring_up(path: pathlib.Path, connection: sqlite3.Connection) -> None:
+  """Migrates an older gallery, in one transaction."""
+  if _version(path, connection) == schema.SCHEMA_VERSION:
+    return
+  connection.execute("BEGIN IMMEDIATE")
+  # Another process may have done it while this one waited.
+  if _version(path, connection) < schema.SCHEMA_VERSION:
+    schema.migrate(connection)
+  connection.execute("COMMIT")
 
 
 def connect(path: pathlib.Path, timeout_s: float) -> sqlite3.Connection:
-  """Opens the file of a gallery.
+  """Opens the file of a gallery; an older one is brought to this version.
 
   Args:
     path: a file made by `create`.
@@ -147,7 +151,7 @@ def connect(path: pathlib.Path, timeout_s: float) -> sqlite3.Connection:
     A connection in autocommit mode, with the write-ahead log on.
 
   Raises:
-    UserError: if there is no such file, it is not a gallery, is of another
+    UserError: if there is no such file, it is not a gallery, is of a newer
       version, lies on a network file system or cannot be opened.
   """
   _check_place(path)
@@ -157,9 +161,11 @@ def connect(path: pathlib.Path, timeout_s: float) -> sqlite3.Connection:
     )
   with explained(path), contextlib.ExitStack() as undo:
     connection = _connect(path, timeout_s)
+    # Closing rolls back what a failed migration has begun.
     undo.callback(connection.close)
-    _check_format(path, connection)
+    _version(path, connection)
     connection.execute("PRAGMA journal_mode = WAL")
+    _bring_up(path, connection)
     _drop_second_names(path)
     undo.pop_all()
   return connection
@@ -205,10 +211,8 @@ def create(path: pathlib.Path, meta: Mapping[str, str]) -> None:
       explained(path),
       contextlib.closing(_connect(temporary, timeout_s=5.0)) as new,
     ):
-      new.executescript(f"BEGIN; {_SCHEMA}")
-      new.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
-      new.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-      new.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+      new.execute("BEGIN")
+      schema.make(new, meta)
       new.execute("COMMIT")
     # Unlike a rename, a link never replaces what another process has made.
     with contextlib.suppress(FileExistsError):

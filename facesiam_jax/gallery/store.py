@@ -2,32 +2,39 @@
 
 Write-ahead log, full synchronisation: what a call has returned from is on the
 disk, and a process killed at any moment leaves the state before or after a
-call. A file records the bundle that filled it. Template ids are never used
-twice. Photos are not stored; of each only a SHA-256 digest, so that the same
-one is not enrolled twice.
+call. A file records the bundle that filled it. Ids are never used twice.
+Photos are not stored; of each its file's name and SHA-256 digests, so that the
+same one is not enrolled twice.
 """
 
 import contextlib
+import datetime
 import difflib
 import os
 import pathlib
 import sqlite3
 import time
-import zlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from facesiam_jax import errors
-from facesiam_jax.gallery import sqlite_file
+from facesiam_jax.gallery import filesystem, schema, sqlite_file, tables
 from facesiam_jax.gallery.records import (
   Added,
+  Member,
   Records,
   Templates,
+  Terms,
+  check_templates,
   clean_name,
+  clean_terms,
 )
 
-_MAX_ID = 2**31 - 2
+_NO_TERMS = Terms()
+# A reader holds up the erasing until it has finished: tried so often, with
+# the busy timeout each time.
+_ERASE_TRIES = 3
 
 
 class Store:
@@ -36,18 +43,18 @@ class Store:
   Attributes:
     path: the file.
     meta: what the file records of itself: fingerprint (of the bundle), dim,
-      metric, created.
+      metric, storage ("float32" or "int8"), created, id.
   """
 
   def __init__(self, path: pathlib.Path, connection: sqlite3.Connection):
     """Wraps a checked connection; use `Store.open` or `Store.create`."""
     self.path = path
     self._connection = connection
-    self.meta = dict(connection.execute("SELECT key, value FROM meta"))
+    self.meta = self._read_meta()
 
   @classmethod
   def open(
-    cls, path: str | os.PathLike[str], *, timeout_s: float = 5.0
+    cls, path: str | os.PathLike[str], *, timeout_s: float = 30.0
   ) -> "Store":
     """Opens a gallery file.
 
@@ -59,11 +66,16 @@ class Store:
       The open store; close it, or use it in a `with` statement.
 
     Raises:
-      UserError: if there is no such file, it is not a gallery, is of another
+      UserError: if there is no such file, it is not a gallery, is of a newer
         version, lies on a network file system or cannot be opened.
     """
     path = pathlib.Path(path)
-    return cls(path, sqlite_file.connect(path, timeout_s))
+    connection = sqlite_file.connect(path, timeout_s)
+    try:
+      return cls(path, connection)
+    except BaseException:
+      connection.close()
+      raise
 
   @classmethod
   def create(
@@ -73,7 +85,8 @@ class Store:
     fingerprint: str,
     dim: int,
     metric: str,
-    timeout_s: float = 5.0,
+    storage: str = "float32",
+    timeout_s: float = 30.0,
   ) -> "Store":
     """Opens a gallery file, making an empty one where there is none.
 
@@ -85,6 +98,9 @@ class Store:
       fingerprint: of the bundle that makes the embeddings.
       dim: D of the embeddings.
       metric: "cosine" or "euclidean".
+      storage: "float32", or "int8" for a quarter of the size; each value is
+        then off by at most 1/254 of the largest of its embedding. Of a file
+        that is there it stays what it was.
       timeout_s: how long to wait for another writer, in seconds.
 
     Returns:
@@ -92,12 +108,16 @@ class Store:
 
     Raises:
       UserError: as `open`, and if the folder is missing or cannot be written.
+      ValueError: for an unknown storage.
     """
+    if storage not in tables.STORAGES:
+      raise ValueError(f"storage must be float32 or int8, got {storage!r}.")
     path = pathlib.Path(path)
     meta = {
       "fingerprint": fingerprint,
       "dim": str(dim),
       "metric": metric,
+      "storage": storage,
       "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     sqlite_file.create(path, meta)
@@ -134,6 +154,25 @@ class Store:
         "bundle, or enroll the people into a new gallery."
       )
 
+  def _read_meta(self) -> dict[str, str]:
+    with sqlite_file.explained(self.path):
+      meta = dict(self._connection.execute("SELECT key, value FROM meta"))
+    if meta.get("checksum") != schema.meta_checksum(meta):
+      raise errors.UserError(
+        f"{self.path} is damaged (what it records of itself does not match its "
+        "checksum); restore it from a backup or enroll the people again."
+      )
+    return meta
+
+  def _check_not_moved(self) -> None:
+    """Raises if another process has moved the gallery to another bundle."""
+    before, now = self.meta["fingerprint"], self._read_meta()["fingerprint"]
+    if now != before:
+      raise errors.UserError(
+        f"{self.path} was moved to another bundle meanwhile (fingerprint "
+        f"{now[:12]}, not {before[:12]}); open it anew with that bundle."
+      )
+
   @contextlib.contextmanager
   def _transaction(self, kind: str) -> Iterator[sqlite3.Connection]:
     with sqlite_file.explained(self.path):
@@ -147,95 +186,47 @@ class Store:
           self._connection.execute("ROLLBACK")
         raise
 
-  def _check_templates(self, name: str, templates: Templates) -> None:
-    embeddings = templates.embeddings
-    count = len(templates.digests)
-    if embeddings.shape != (count, self.dim) or count == 0:
-      raise ValueError(
-        f"{name}: embeddings must have shape [{count or 'N > 0'}, {self.dim}], "
-        f"got {embeddings.shape}."
-      )
-    if embeddings.dtype != np.float32:
-      raise ValueError(
-        f"{name}: embeddings must be float32, got {embeddings.dtype}."
-      )
-    finite = np.isfinite(embeddings).all(axis=1)
-    if not finite.all():
-      label = templates.labels[int(np.argmin(finite))]
-      raise errors.UserError(
-        f"{label}: its embedding is not finite; look at the picture, and "
-        "evaluate the bundle."
-      )
-
-  def add(self, people: Mapping[str, Templates]) -> Added:
+  def add(
+    self, people: Mapping[str, Templates], terms: Terms = _NO_TERMS
+  ) -> Added:
     """Enrols people in one transaction: all of them or none.
 
     Args:
       people: name -> templates; a known name gets more templates.
+      terms: on what terms all of them; what is None stays as it is.
 
     Returns:
       Added: the number of new templates and the labels of those sources that
       the same person had already.
 
     Raises:
-      UserError: for a bad name, an embedding that is not finite, a source
-        that is enrolled under another name, no space left, or another writer.
+      UserError: for a bad name or term, an embedding that is not finite, or is
+        zero where the metric is cosine, a source that is enrolled under another
+        name, no space left, or another writer.
       ValueError: for a wrong shape or dtype.
     """
+    terms = clean_terms(terms)
     # A folder can hold both spellings of one accented name.
     cleaned = [(clean_name(name), people[name]) for name in people]
-    for name, templates in cleaned:
-      self._check_templates(name, templates)
-    duplicates: list[str] = []
-    added = 0
+    check_templates(cleaned, self.dim, self.meta["metric"])
     with self._transaction("IMMEDIATE") as connection:
-      for name, templates in cleaned:
-        connection.execute(
-          "INSERT INTO people(name) VALUES (?) ON CONFLICT DO NOTHING", (name,)
-        )
-        (person,) = connection.execute(
-          "SELECT id FROM people WHERE name = ?", (name,)
-        ).fetchone()
-        for row in zip(*templates, strict=True):
-          if self._add_one(connection, person, *row):
-            added += 1
-          else:
-            duplicates.append(row[2])
-    return Added(added, duplicates)
+      self._check_not_moved()
+      ids = tables.put_people(connection, [name for name, _ in cleaned], terms)
+      rows = [(ids[name], templates) for name, templates in cleaned]
+      storage = self.meta["storage"]
+      duplicates, count = tables.put_templates(connection, rows, storage)
+    return Added(count, duplicates)
 
-  def _add_one(
-    self,
-    connection: sqlite3.Connection,
-    person: int,
-    embedding: np.ndarray,
-    digest: bytes,
-    label: str,
-  ) -> bool:
-    """Inserts one template; False if this person has it already."""
-    known = connection.execute(
-      "SELECT person_id, name FROM templates JOIN people ON people.id = "
-      "person_id WHERE digest = ?",
-      (digest,),
-    ).fetchone()
-    if known is not None and known[0] == person:
-      return False
-    if known is not None:
-      raise errors.UserError(
-        f"{label}: the same picture is enrolled as {known[1]!r}; take it out "
-        "of one of the two, or remove that name first."
-      )
-    blob = embedding.astype("<f4").tobytes()
-    cursor = connection.execute(
-      "INSERT INTO templates(person_id, digest, checksum, embedding) "
-      "VALUES (?, ?, ?, ?)",
-      (person, digest, zlib.crc32(blob), blob),
-    )
-    if (cursor.lastrowid or 0) > _MAX_ID:
-      raise errors.UserError(
-        f"{self.path} has used up its {_MAX_ID} template numbers; enroll the "
-        "people into a new gallery."
-      )
-    return True
+  def set_terms(self, name: str, terms: Terms) -> None:
+    """Changes on what terms somebody is enrolled; what is None stays.
+
+    Raises:
+      UserError: for an unknown name or a bad term.
+    """
+    terms = clean_terms(terms)
+    with self._transaction("IMMEDIATE") as connection:
+      self._id_of(name)
+      tables.put_people(connection, [clean_name(name)], terms)
 
   def remove(self, name: str) -> int:
     """Removes a person and overwrites what the files held of them.
@@ -250,24 +241,48 @@ class Store:
       UserError: for an unknown name; if another program holds the gallery, so
         that the removed bytes are still in the log; no space left.
     """
-    name = clean_name(name)
     with self._transaction("IMMEDIATE") as connection:
-      row = connection.execute(
-        "SELECT id FROM people WHERE name = ?", (name,)
-      ).fetchone()
-      if row is None:
-        raise errors.UserError(self._unknown(name))
-      removed = connection.execute(
-        "DELETE FROM templates WHERE person_id = ?", row
-      ).rowcount
-      connection.execute("DELETE FROM people WHERE id = ?", row)
+      removed = tables.delete(connection, [self._id_of(name)])
     self.erase()
     return removed
 
-  def _unknown(self, name: str) -> str:
-    close = difflib.get_close_matches(name, list(self.people()), n=1)
-    mend = f"did you mean {close[0]!r}?" if close else "list shows who is."
-    return f"Nobody called {name!r} is enrolled in {self.path}; {mend}"
+  def expire(self, today: str | None = None) -> dict[str, int]:
+    """Removes everybody whose day has come, and erases them like `remove`.
+
+    Args:
+      today: YYYY-MM-DD; None asks the clock.
+
+    Returns:
+      name -> number of templates of those who were removed.
+
+    Raises:
+      UserError: as `remove`.
+    """
+    today = today or datetime.date.today().isoformat()
+    with self._transaction("IMMEDIATE") as connection:
+      gone = connection.execute(
+        "SELECT id, name FROM people WHERE expires <= ? ORDER BY name", (today,)
+      ).fetchall()
+      removed = {
+        name: tables.delete(connection, [person]) for person, name in gone
+      }
+    if removed:
+      self.erase()
+    return removed
+
+  def _id_of(self, name: str) -> int:
+    name = clean_name(name)
+    with sqlite_file.explained(self.path):
+      row = self._connection.execute(
+        "SELECT id FROM people WHERE name = ?", (name,)
+      ).fetchone()
+    if row is None:
+      close = difflib.get_close_matches(name, list(self.people()), n=1)
+      mend = f"did you mean {close[0]!r}?" if close else "list shows who is."
+      raise errors.UserError(
+        f"Nobody called {name!r} is enrolled in {self.path}; {mend}"
+      )
+    return int(row[0])
 
   def erase(self) -> None:
     """Empties the log, which keeps removed bytes until then.
@@ -275,24 +290,52 @@ class Store:
     Raises:
       UserError: if another program is still reading the gallery.
     """
-    with sqlite_file.explained(self.path):
-      (busy, _, _) = self._connection.execute(
-        "PRAGMA wal_checkpoint(TRUNCATE)"
-      ).fetchone()
-    if busy:
-      raise errors.UserError(
-        f"{self.path}: what was removed is still in {self.path}-wal because "
-        "another program is reading the gallery; close that and run "
-        f"`facesiam gallery --gallery={self.path} check`."
-      )
+    for _ in range(_ERASE_TRIES):
+      with sqlite_file.explained(self.path):
+        (busy, _, _) = self._connection.execute(
+          "PRAGMA wal_checkpoint(TRUNCATE)"
+        ).fetchone()
+      if not busy and _size(self.path, "-wal") == 0:
+        return
+    readers = filesystem.openers(self.path)
+    raise errors.UserError(
+      f"{self.path}: what was removed is not erased: it is still in "
+      f"{self.path}-wal because another program is reading the gallery "
+      f"({', '.join(readers) or 'maybe this one'}); close that and run "
+      f"`facesiam gallery --gallery={self.path} check`."
+    )
 
   def people(self) -> dict[str, int]:
     """Returns name -> number of templates, by name."""
+    return {member.name: member.templates for member in self.members()}
+
+  def members(self) -> list[Member]:
+    """Returns what is known of each person, by name."""
+    with sqlite_file.explained(self.path):
+      rows = self._connection.execute(
+        "SELECT name, count(templates.id), min(enrolled), max(enrolled), "
+        "consent, purpose, expires FROM people LEFT JOIN templates "
+        "ON person_id = people.id GROUP BY people.id ORDER BY name"
+      ).fetchall()
+    return [
+      Member(name, count, oldest, newest, Terms(*terms))
+      for name, count, oldest, newest, *terms in rows
+    ]
+
+  def removals(self) -> list[tuple[int, str]]:
+    """Returns the person ids that were removed and when, oldest first."""
+    with sqlite_file.explained(self.path):
+      return self._connection.execute(
+        "SELECT person_id, removed FROM removals ORDER BY removed, person_id"
+      ).fetchall()
+
+  def files(self) -> dict[bytes, str]:
+    """Returns SHA-256 of a photo's file -> who is enrolled from it."""
     with sqlite_file.explained(self.path):
       return dict(
         self._connection.execute(
-          "SELECT name, count(templates.id) FROM people LEFT JOIN templates "
-          "ON person_id = people.id GROUP BY people.id ORDER BY name"
+          "SELECT file_hash, name FROM templates JOIN people "
+          "ON people.id = person_id WHERE file_hash IS NOT NULL"
         )
       )
 
@@ -309,26 +352,28 @@ class Store:
       Records, in the order of the template ids.
 
     Raises:
-      UserError: if an embedding has not D finite values.
+      UserError: if an embedding has not D finite values, or the gallery was
+        moved to another bundle since it was opened.
     """
     with self._transaction("DEFERRED") as connection:
+      self._check_not_moved()
       names = dict(connection.execute("SELECT id, name FROM people"))
       rows = connection.execute(
         "SELECT id, person_id, embedding FROM templates ORDER BY id"
       ).fetchall()
     blob = b"".join(row[2] for row in rows)
     numbers = np.array([row[:2] for row in rows], np.int32).reshape(-1, 2)
-    whole = all(len(row[2]) == 4 * self.dim for row in rows)
-    embeddings = np.frombuffer(blob, "<f4") if whole else np.full(1, np.nan)
+    storage = self.meta["storage"]
+    size = tables.row_bytes(self.dim, storage)
+    embeddings = np.full((1, 1), np.nan, np.float32)
+    if all(len(row[2]) == size for row in rows):
+      embeddings = tables.decode(blob, self.dim, storage)
     if not np.isfinite(embeddings).all():
       raise errors.UserError(
         f"{self.path} is damaged: an embedding has not {self.dim} finite "
         "values; restore it from a backup or enroll the people again."
       )
-    embeddings = embeddings.astype(np.float32, copy=False)
-    return Records(
-      numbers[:, 0], numbers[:, 1], embeddings.reshape(-1, self.dim), names
-    )
+    return Records(numbers[:, 0], numbers[:, 1], embeddings, names)
 
   def check(self) -> list[str]:
     """Looks for damage and finishes interrupted erasing.
@@ -340,15 +385,16 @@ class Store:
       UserError: if the file cannot be read at all.
     """
     with self._transaction("DEFERRED") as connection:
-      found = connection.execute("PRAGMA integrity_check").fetchall()
-      problems = [f"SQLite: {row[0]}." for row in found if row[0] != "ok"]
-      found = connection.execute("PRAGMA foreign_key_check").fetchall()
-      problems += [f"Template {row[1]} belongs to nobody." for row in found]
-      rows = connection.execute("SELECT id, checksum, embedding FROM templates")
-      for template, checksum, blob in rows:
-        if len(blob) != 4 * self.dim or zlib.crc32(blob) != checksum:
-          problems.append(f"Template {template}: its embedding is damaged.")
-        elif not np.isfinite(np.frombuffer(blob, "<f4")).all():
-          problems.append(f"Template {template}: its embedding is not finite.")
+      self._read_meta()
+      problems = tables.problems(
+        connection, self.dim, self.meta["storage"], self.meta["metric"]
+      )
     self.erase()
     return problems
+
+
+def _size(path: pathlib.Path, suffix: str) -> int:
+  try:
+    return os.path.getsize(f"{path}{suffix}")
+  except FileNotFoundError:
+    return 0

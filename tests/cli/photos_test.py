@@ -258,7 +258,7 @@ def test_damage_is_reported(gallery, tmp_path, capsys):
     store._connection.execute("UPDATE templates SET checksum = 1 WHERE id = 4")
   assert main.main(["gallery", f"--gallery={path}", "check"]) == 1
   out, err = capsys.readouterr()
-  assert out == "Template 4: its embedding is damaged.\n"
+  assert out == "Template 4: it is damaged.\n"
   assert "1 problems" in err and err.count("\n") == 1
 
 

@@ -1,15 +1,11 @@
 """Tests of facesiam_jax.gallery.store and sqlite_file."""
 
-import collections
 import contextlib
 import os
-import pathlib
-import signal
 import sqlite3
 import stat
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -18,38 +14,18 @@ from facesiam_jax import errors
 from facesiam_jax.gallery import filesystem, sqlite_file
 from facesiam_jax.gallery.records import Templates, clean_name
 from facesiam_jax.gallery.store import Store
-
-_DIM = 6
-
-
-def _templates(count, seed, dim=_DIM):
-  rng = np.random.default_rng(seed)
-  rows = rng.normal(size=(count, dim)).astype(np.float32)
-  digests = [bytes(rng.integers(0, 256, 32, np.uint8)) for _ in range(count)]
-  return Templates(rows, digests, [f"{seed}-{i}.jpg" for i in range(count)])
-
-
-def _create(path, dim=_DIM, **options):
-  return Store.create(
-    path, fingerprint="f" * 64, dim=dim, metric="cosine", **options
-  )
-
-
-@pytest.fixture(name="store")
-def _store(tmp_path):
-  with _create(tmp_path / "g.db", timeout_s=0.1) as store:
-    yield store
+from tests.gallery.stores import DIM, create, templates
 
 
 def test_what_is_added_is_read_back(tmp_path):
-  ada, bob = _templates(3, 1), _templates(2, 2)
-  with _create(tmp_path / "g.db") as store:
+  ada, bob = templates(3, 1), templates(2, 2)
+  with create(tmp_path / "g.db") as store:
     assert store.add({"Bob": bob, "Ada": ada}) == (5, [])
     assert store.version() == store.version()
   with Store.open(tmp_path / "g.db") as store:
     assert store.people() == {"Ada": 3, "Bob": 2}
     records = store.records()
-    assert store.meta["fingerprint"] == "f" * 64 and store.dim == _DIM
+    assert store.meta["fingerprint"] == "f" * 64 and store.dim == DIM
     assert store.check() == []
   assert records.template_ids.tolist() == [1, 2, 3, 4, 5]
   assert records.embeddings.dtype == np.float32
@@ -65,16 +41,16 @@ def test_the_file_is_its_owners_alone(store):
   assert [p.name for p in store.path.parent.iterdir() if p.name[0] == "."] == []
 
 
-def test_a_known_name_gets_more_templates(store):
-  store.add({"Ada": _templates(2, 1)})
-  store.add({" Ada ": _templates(1, 2)})
+def test_a_known_name_gets_moretemplates(store):
+  store.add({"Ada": templates(2, 1)})
+  store.add({" Ada ": templates(1, 2)})
   assert store.people() == {"Ada": 3}
 
 
 def test_the_same_photo_is_kept_once(store):
-  first = _templates(2, 1)
+  first = templates(2, 1)
   store.add({"Ada": first})
-  more = _templates(1, 2)
+  more = templates(1, 2)
   again = Templates(
     np.concatenate([first.embeddings, more.embeddings]),
     [*first.digests, *more.digests],
@@ -86,43 +62,43 @@ def test_the_same_photo_is_kept_once(store):
 
 
 def test_the_same_photo_under_two_names_is_refused_whole(store):
-  store.add({"Ada": _templates(2, 1)})
+  store.add({"Ada": templates(2, 1)})
   with pytest.raises(errors.UserError, match="1-0.jpg.*enrolled as 'Ada'"):
-    store.add({"Bob": _templates(1, 5), "Eve": _templates(2, 1)})
+    store.add({"Bob": templates(1, 5), "Eve": templates(2, 1)})
   assert store.people() == {"Ada": 2}
 
 
 def test_template_ids_are_never_used_again(store):
-  store.add({"Ada": _templates(2, 1), "Bob": _templates(2, 2)})
+  store.add({"Ada": templates(2, 1), "Bob": templates(2, 2)})
   store.remove("Bob")
-  store.add({"Eve": _templates(1, 3)})
+  store.add({"Eve": templates(1, 3)})
   assert store.records().template_ids.tolist() == [1, 2, 5]
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "x" * 201, "\udcff", "\0"])
 def test_bad_names(store, name):
   with pytest.raises(errors.UserError, match="cannot be enrolled"):
-    store.add({"Ada": _templates(1, 1), name: _templates(1, 2)})
+    store.add({"Ada": templates(1, 1), name: templates(1, 2)})
   assert store.people() == {}
 
 
 def test_accents_have_one_spelling(store):
-  store.add({"Zoe\u0308": _templates(1, 1), "Zo\u00eb": _templates(1, 2)})
+  store.add({"Zoe\u0308": templates(1, 1), "Zo\u00eb": templates(1, 2)})
   assert store.people() == {"Zo\u00eb": 2}
   assert clean_name("Zoe\u0308") == "Zo\u00eb"
   assert store.remove("Zoe\u0308") == 2
 
 
 def test_bad_embeddings(store):
-  bad = _templates(2, 1)
+  bad = templates(2, 1)
   bad.embeddings[1, 3] = np.nan
   with pytest.raises(errors.UserError, match="1-1.jpg.*not finite"):
-    store.add({"Bob": _templates(1, 2), "Ada": bad})
+    store.add({"Bob": templates(1, 2), "Ada": bad})
   with pytest.raises(ValueError, match="shape"):
-    store.add({"Ada": _templates(2, 1, dim=5)})
+    store.add({"Ada": templates(2, 1, dim=5)})
   with pytest.raises(ValueError, match="shape"):
-    store.add({"Ada": _templates(0, 1)})
-  double = _templates(1, 1)._replace(embeddings=np.zeros((1, _DIM)))
+    store.add({"Ada": templates(0, 1)})
+  double = templates(1, 1)._replace(embeddings=np.zeros((1, DIM)))
   with pytest.raises(ValueError, match="float32"):
     store.add({"Ada": double})
   assert store.people() == {}
@@ -135,7 +111,7 @@ def test_another_bundle_is_refused(store):
 
 
 def test_removing_somebody_unknown(store):
-  store.add({"Annabel": _templates(1, 1)})
+  store.add({"Annabel": templates(1, 1)})
   with pytest.raises(errors.UserError, match="did you mean 'Annabel'"):
     store.remove("Anabel")
   with pytest.raises(errors.UserError, match="list shows"):
@@ -144,63 +120,11 @@ def test_removing_somebody_unknown(store):
 
 def test_versions_tell_changes_by_anybody(store):
   before = store.version()
-  store.add({"Ada": _templates(1, 1)})
+  store.add({"Ada": templates(1, 1)})
   own = store.version()
   with Store.open(store.path) as other:
-    other.add({"Bob": _templates(1, 2)})
+    other.add({"Bob": templates(1, 2)})
   assert len({before, own, store.version()}) == 3
-
-
-def _bytes_of_files(path):
-  return b"".join(p.read_bytes() for p in path.parent.glob(path.name + "*"))
-
-
-def _traces(templates, name):
-  rows = templates.embeddings.astype("<f4")
-  pieces = [row[i : i + 8].tobytes() for row in rows for i in (0, 8, 40)]
-  return [name.encode(), *templates.digests, *pieces]
-
-
-@pytest.mark.parametrize("dim", [48, 2048])
-def test_removed_bytes_are_gone(tmp_path, dim):
-  path = tmp_path / "g.db"
-  people = {f"Person {i}": _templates(1 + i % 5, i, dim) for i in range(60)}
-  with _create(path, dim) as store:
-    store.add(people)
-    for gone in (17, 3, 59, 0, 29):
-      name = f"Person {gone} of old"
-      mine = _templates(7, 100 + gone, dim)
-      store.add({name: mine})
-      content = _bytes_of_files(path)
-      assert all(trace in content for trace in _traces(mine, name))
-      assert store.remove(name) == 7
-      content = _bytes_of_files(path)
-      assert not any(trace in content for trace in _traces(mine, name))
-    assert store.check() == []
-    assert store.people() == {n: len(t.digests) for n, t in people.items()}
-
-
-def test_without_erasing_the_log_keeps_what_was_removed(store, monkeypatch):
-  mine = _templates(2, 1)
-  store.add({"Ada": mine})
-  monkeypatch.setattr(store, "erase", lambda: None)
-  store.remove("Ada")
-  assert mine.embeddings[0].tobytes() in _bytes_of_files(store.path)
-
-
-def test_a_reader_that_holds_up_the_erasing_is_reported(store):
-  mine = _templates(2, 1)
-  store.add({"Ada": mine})
-  with contextlib.closing(
-    sqlite3.connect(store.path, isolation_level=None)
-  ) as reader:
-    reader.execute("BEGIN")
-    reader.execute("SELECT * FROM templates").fetchall()
-    with pytest.raises(errors.UserError, match="-wal.*check"):
-      store.remove("Ada")
-  assert store.people() == {}
-  assert store.check() == []
-  assert mine.embeddings[0].tobytes() not in _bytes_of_files(store.path)
 
 
 def test_another_writer_is_reported(store):
@@ -209,16 +133,16 @@ def test_another_writer_is_reported(store):
   ) as writer:
     writer.execute("BEGIN IMMEDIATE")
     with pytest.raises(errors.UserError, match="another program"):
-      store.add({"Ada": _templates(1, 1)})
+      store.add({"Ada": templates(1, 1)})
     writer.execute("ROLLBACK")
-  store.add({"Ada": _templates(1, 1)})
+  store.add({"Ada": templates(1, 1)})
 
 
 def test_a_full_disk_leaves_the_gallery_as_it_was(store):
-  store.add({"Ada": _templates(2, 1)})
+  store.add({"Ada": templates(2, 1)})
   (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
   store._connection.execute(f"PRAGMA max_page_count = {pages + 2}")
-  many = {f"P{i}": _templates(50, 10 + i) for i in range(9)}
+  many = {f"P{i}": templates(50, 10 + i) for i in range(9)}
   with pytest.raises(errors.UserError, match="no space left"):
     store.add(many)
   assert store.people() == {"Ada": 2}
@@ -233,6 +157,7 @@ import numpy, resource, signal, sys
 from facesiam_jax import errors
 from facesiam_jax.gallery.records import Templates
 from facesiam_jax.gallery.store import Store
+from tests.gallery.stores import DIM, create, templates
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 limit = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
@@ -274,14 +199,14 @@ def test_a_file_that_cannot_be_written(store, monkeypatch):
     Store.open(store.path) as other,
     pytest.raises(errors.UserError, match="write permission"),
   ):
-    other.add({"Ada": _templates(1, 1)})
+    other.add({"Ada": templates(1, 1)})
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written(tmp_path):
   tmp_path.chmod(0o500)
   with pytest.raises(errors.UserError, match="permission"):
-    _create(tmp_path / "g.db")
+    create(tmp_path / "g.db")
   tmp_path.chmod(0o700)
 
 
@@ -298,7 +223,7 @@ def test_what_is_no_gallery(tmp_path, content, message):
   if content is not None:
     path.write_bytes(content)
     with pytest.raises(errors.UserError, match=message):
-      _create(path)
+      create(path)
   with pytest.raises(errors.UserError, match=message):
     Store.open(path)
   assert not path.exists() if content is None else path.read_bytes() == content
@@ -312,7 +237,7 @@ def test_other_databases_and_versions(tmp_path):
   with pytest.raises(errors.UserError, match="is not a gallery"):
     Store.open(path)
   assert path.read_bytes() == before
-  with _create(tmp_path / "g.db") as store:
+  with create(tmp_path / "g.db") as store:
     store._connection.execute("PRAGMA user_version = 7")
   with pytest.raises(errors.UserError, match="version 7"):
     Store.open(tmp_path / "g.db")
@@ -322,48 +247,26 @@ def test_places_that_are_refused(tmp_path, monkeypatch):
   with pytest.raises(errors.UserError, match="is a folder"):
     Store.open(tmp_path)
   with pytest.raises(errors.UserError, match="not a local path"):
-    _create("gs://bucket/g.db")
+    create("gs://bucket/g.db")
   with pytest.raises(errors.UserError, match="does not exist"):
-    _create(tmp_path / "none" / "g.db")
+    create(tmp_path / "none" / "g.db")
   monkeypatch.setattr(filesystem, "network_type", lambda path: "nfs4")
   with pytest.raises(errors.UserError, match="network file system .nfs4"):
-    _create(tmp_path / "g.db")
+    create(tmp_path / "g.db")
   assert list(tmp_path.iterdir()) == []
 
 
 def test_odd_characters_in_the_path(tmp_path):
   path = tmp_path / "a b?#%20\u00e9.db"
-  with _create(path) as store:
-    store.add({"Ada": _templates(1, 1)})
+  with create(path) as store:
+    store.add({"Ada": templates(1, 1)})
   with Store.open(path) as store:
     assert store.people() == {"Ada": 1}
   assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def test_damage_is_found(store):
-  store.add({"Ada": _templates(3, 1)})
-  execute = store._connection.execute
-  execute("UPDATE templates SET embedding = zeroblob(24) WHERE id = 2")
-  assert store.check() == ["Template 2: its embedding is damaged."]
-  execute("UPDATE templates SET embedding = x'00' WHERE id = 3")
-  assert len(store.check()) == 2
-  with pytest.raises(errors.UserError, match="damaged"):
-    store.records()
-
-
-def test_a_flipped_page_is_reported(tmp_path):
-  path = tmp_path / "g.db"
-  with _create(path) as store:
-    store.add({f"P{i}": _templates(20, i) for i in range(20)})
-  content = bytearray(path.read_bytes())
-  content[4096 * 3 : 4096 * 5] = b"\xff" * 8192
-  path.write_bytes(content)
-  with pytest.raises(errors.UserError, match="damaged"), Store.open(path) as s:
-    assert s.check() == []
-
-
 def test_a_second_name_left_by_a_kill_is_dropped(tmp_path):
-  with _create(tmp_path / "g.db"):
+  with create(tmp_path / "g.db"):
     pass
   os.link(tmp_path / "g.db", tmp_path / ".g.db.abc123")
   (tmp_path / ".g.db.other").write_text("not the same file")
@@ -371,47 +274,3 @@ def test_a_second_name_left_by_a_kill_is_dropped(tmp_path):
     pass
   left = sorted(p.name for p in tmp_path.iterdir())
   assert left == [".g.db.other", "g.db"]
-
-
-def _kill_while_enrolling(path, first, delay_s):
-  """Returns the last folder acknowledged before the worker was killed."""
-  worker = pathlib.Path(__file__).parent / "kill_worker.py"
-  process = subprocess.Popen(
-    [sys.executable, str(worker), str(path), str(first)],
-    stdout=subprocess.PIPE,
-    text=True,
-  )
-  acknowledged = int(process.stdout.readline())
-  time.sleep(delay_s)
-  process.send_signal(signal.SIGKILL)
-  rest = process.stdout.read().split()
-  process.stdout.close()
-  process.wait()
-  return int(rest[-1]) if rest else acknowledged
-
-
-def _check_after_kill(path, last):
-  with Store.open(path) as store:
-    assert store.check() == []
-    people = store.people()
-    records = store.records()
-  assert set(people.values()) == {3}
-  folders = collections.Counter(int(name.split("-")[0]) for name in people)
-  assert set(folders.values()) == {7}
-  # All that was acknowledged, and at most the one folder in flight.
-  assert max(folders) in (last, last + 1)
-  assert sorted(folders) == list(range(max(folders) + 1))
-  for row, person in zip(records.embeddings, records.person_ids, strict=True):
-    folder, number = map(int, records.names[int(person)].split("-"))
-    assert (row == folder + number / 8).all()
-  return max(folders) + 1
-
-
-@pytest.mark.parametrize("kills", [3, pytest.param(60, marks=pytest.mark.soak)])
-def test_kill_while_enrolling(tmp_path, kills):
-  path, first = tmp_path / "g.db", 0
-  for kill in range(kills):
-    last = _kill_while_enrolling(
-      path, first, delay_s=0.002 + 0.013 * (kill % 9)
-    )
-    first = _check_after_kill(path, last)

@@ -1,0 +1,171 @@
+"""Tests of what a gallery file holds beside embeddings, and of its versions."""
+
+import contextlib
+import sqlite3
+import time
+import zlib
+
+import numpy as np
+import pytest
+
+from facesiam_jax import errors
+from facesiam_jax.gallery import schema, tables
+from facesiam_jax.gallery.records import Member, Source, Terms
+from facesiam_jax.gallery.store import Store
+from tests.gallery.stores import DIM, create, templates
+
+_META = {"fingerprint": "f" * 64, "dim": str(DIM), "metric": "cosine"}
+
+
+def _old(path, people):
+  """Writes a gallery as the first version did."""
+  with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as old:
+    old.execute("PRAGMA journal_mode = WAL")
+    old.executescript(schema._VERSION_1)
+    old.executemany("INSERT INTO meta VALUES (?, ?)", _META.items())
+    for name, rows in people.items():
+      (person,) = old.execute(
+        "INSERT INTO people(name) VALUES (?) RETURNING id", (name,)
+      ).fetchone()
+      for digest, row in zip(rows.digests, rows.embeddings, strict=True):
+        blob = row.tobytes()
+        old.execute(
+          "INSERT INTO templates(person_id, digest, checksum, embedding) "
+          "VALUES (?, ?, ?, ?)",
+          (person, digest, zlib.crc32(blob), blob),
+        )
+    old.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+    old.execute("PRAGMA user_version = 1")
+
+
+def test_a_gallery_of_version_1_goes_on(tmp_path):
+  ada, bob = templates(3, 1), templates(2, 2)
+  _old(tmp_path / "g.db", {"Ada": ada, "Bob": bob})
+  with Store.open(tmp_path / "g.db") as store:
+    assert store.check() == [] and store.meta["storage"] == "float32"
+    records = store.records()
+    assert store.add({"Ada": ada}) == (0, ada.labels)
+    store.remove("Bob")
+    assert store.add({"Cy": templates(1, 3)}).templates == 1
+    assert store.records().template_ids.tolist() == [1, 2, 3, 6]
+    (first, _) = store.members()
+    assert first == Member("Ada", 3, None, None, Terms())
+  np.testing.assert_array_equal(
+    records.embeddings, np.concatenate([ada.embeddings, bob.embeddings])
+  )
+
+
+def test_migration_keeps_damage_visible(tmp_path):
+  _old(tmp_path / "g.db", {"Ada": templates(3, 1)})
+  with contextlib.closing(sqlite3.connect(tmp_path / "g.db")) as old:
+    old.execute("UPDATE templates SET embedding = zeroblob(24) WHERE id = 2")
+    old.commit()
+  with Store.open(tmp_path / "g.db") as store:
+    assert store.check() == ["Template 2: it is damaged."]
+
+
+def test_a_failed_migration_leaves_version_1(tmp_path, monkeypatch):
+  _old(tmp_path / "g.db", {"Ada": templates(3, 1)})
+  monkeypatch.setattr(schema, "write_meta", lambda *_: 1 / 0)
+  with pytest.raises(ZeroDivisionError):
+    Store.open(tmp_path / "g.db")
+  monkeypatch.undo()
+  with Store.open(tmp_path / "g.db") as store:
+    assert store.check() == [] and store.people() == {"Ada": 3}
+
+
+def test_newer_versions_are_refused(tmp_path):
+  with create(tmp_path / "g.db") as store:
+    store._connection.execute("PRAGMA user_version = 3")
+  before = (tmp_path / "g.db").read_bytes()
+  with pytest.raises(errors.UserError, match=r"version 3.*1 to 2.*newer"):
+    Store.open(tmp_path / "g.db")
+  assert (tmp_path / "g.db").read_bytes() == before
+
+
+def test_sources_and_times(store):
+  sources = [Source("a.jpg", b"a" * 32, 1_000_000), Source("b.jpg", b"b" * 32)]
+  store.add({"Ada": templates(2, 1)._replace(sources=sources)})
+  store.add({"Bob": templates(1, 2)})
+  ada, bob = store.members()
+  assert ada.oldest == 1_000_000 and time.time() - ada.newest < 100
+  assert bob.templates == 1 and time.time() - bob.oldest < 100
+  assert store.files() == {b"a" * 32: "Ada", b"b" * 32: "Ada"}
+  names = store._connection.execute("SELECT source FROM templates").fetchall()
+  assert names == [("a.jpg",), ("b.jpg",), (None,)]
+  assert store.check() == []
+
+
+def test_terms(store):
+  terms = Terms(" form 12 ", "door", "2031-02-03")
+  store.add({"Ada": templates(1, 1), "Bob": templates(1, 2)}, terms)
+  store.add({"Bob": templates(1, 3)}, Terms(purpose="desk"))
+  store.add({"Bob": templates(1, 4), "Cy": templates(1, 5)})
+  store.set_terms("Cy", Terms(expires="2030-01-01"))
+  assert [member.terms for member in store.members()] == [
+    Terms("form 12", "door", "2031-02-03"),
+    Terms("form 12", "desk", "2031-02-03"),
+    Terms(None, None, "2030-01-01"),
+  ]
+  assert store.check() == []
+  for bad in (Terms(expires="1.2.2031"), Terms(consent=" "), Terms("a\nb")):
+    with pytest.raises(errors.UserError, match="--(expires|consent)="):
+      store.add({"Dee": templates(1, 6)}, bad)
+  with pytest.raises(errors.UserError, match="Nobody called 'Dee'"):
+    store.set_terms("Dee", Terms("x"))
+
+
+def test_expiry(store):
+  store.add({"Ada": templates(2, 1)}, Terms(expires="2030-01-02"))
+  store.add({"Bob": templates(1, 2)}, Terms(expires="2030-01-03"))
+  store.add({"Cy": templates(1, 3)})
+  assert store.expire("2030-01-01") == {}
+  assert store.expire("2030-01-02") == {"Ada": 2}
+  assert store.expire("9999-01-01") == {"Bob": 1}
+  assert store.people() == {"Cy": 1}
+  assert [person for person, _ in store.removals()] == [1, 2]
+
+
+def test_a_removal_leaves_an_id_and_a_time(store):
+  store.add({"Ada": templates(2, 1), "Bob": templates(1, 2)})
+  store.remove("Bob")
+  store.add({"Bob": templates(1, 2)})
+  store.remove("Bob")
+  assert [person for person, _ in store.removals()] == [2, 3]
+  assert all(len(when) == 20 for _, when in store.removals())
+
+
+def test_eight_bits(tmp_path):
+  rows = templates(50, 1)
+  rows.embeddings[7] = [1e-42, -1e-43, 0, 0, 0, 0]
+  rows.embeddings[8] = [3e38, -3e38, 1, 0, 0, 0]
+  with create(tmp_path / "g.db", storage="int8") as store:
+    store.add({"Ada": rows})
+    read = store.records().embeddings
+    assert store.check() == []
+  with create(tmp_path / "g.db", storage="float32") as store:
+    assert store.meta["storage"] == "int8"
+  assert read.dtype == np.float32 and read.shape == (50, DIM)
+  wanted = rows.embeddings.astype(np.float64)
+  peaks = np.abs(wanted).max(axis=1, keepdims=True)
+  # Half a level, and of numbers near zero what float32 cannot tell apart.
+  error = np.abs(read - wanted) - peaks / 254 * (1 + 1e-4)
+  assert (error <= 128 * 1.5e-45).all()
+  assert len(tables.encode(rows.embeddings, "int8")[0]) == 4 + DIM
+  with pytest.raises(ValueError, match="storage must be"):
+    create(tmp_path / "h.db", storage="bf16")
+
+
+def test_a_zero_embedding_has_no_direction(store):
+  rows = templates(2, 1)
+  rows.embeddings[1] = 0
+  with pytest.raises(errors.UserError, match="1-1.jpg.*zero"):
+    store.add({"Ada": rows})
+  assert store.people() == {}
+
+
+def test_ten_thousand_templates_of_one_person(store):
+  store.add({"Ada": templates(10_000, 1), "Bob": templates(1, 2)})
+  assert store.people() == {"Ada": 10_000, "Bob": 1}
+  assert store.remove("Ada") == 10_000
+  assert store.people() == {"Bob": 1} and store.check() == []
