@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from facesiam_jax import errors
-from facesiam_jax.gallery import filesystem, schema, sqlite_file, tables
+from facesiam_jax.gallery import erasing, schema, sqlite_file, tables
 from facesiam_jax.gallery.records import (
   Added,
   Member,
@@ -32,9 +32,6 @@ from facesiam_jax.gallery.records import (
 )
 
 _NO_TERMS = Terms()
-# A reader holds up the erasing until it has finished: tried so often, with
-# the busy timeout each time.
-_ERASE_TRIES = 3
 
 
 class Store:
@@ -164,7 +161,7 @@ class Store:
       )
     return meta
 
-  def _check_not_moved(self) -> None:
+  def check_not_moved(self) -> None:
     """Raises if another process has moved the gallery to another bundle."""
     before, now = self.meta["fingerprint"], self._read_meta()["fingerprint"]
     if now != before:
@@ -174,7 +171,8 @@ class Store:
       )
 
   @contextlib.contextmanager
-  def _transaction(self, kind: str) -> Iterator[sqlite3.Connection]:
+  def transaction(self, kind: str) -> Iterator[sqlite3.Connection]:
+    """Runs statements as one transaction, "IMMEDIATE" or "DEFERRED"."""
     with sqlite_file.explained(self.path):
       self._connection.execute(f"BEGIN {kind}")
       try:
@@ -187,13 +185,16 @@ class Store:
         raise
 
   def add(
-    self, people: Mapping[str, Templates], terms: Terms = _NO_TERMS
+    self,
+    people: Mapping[str, Templates],
+    terms: Terms | Mapping[str, Terms] = _NO_TERMS,
   ) -> Added:
     """Enrols people in one transaction: all of them or none.
 
     Args:
       people: name -> templates; a known name gets more templates.
-      terms: on what terms all of them; what is None stays as it is.
+      terms: on what terms, of all of them or by name; what is None stays as it
+        is.
 
     Returns:
       Added: the number of new templates and the labels of those sources that
@@ -205,13 +206,18 @@ class Store:
         name, no space left, or another writer.
       ValueError: for a wrong shape or dtype.
     """
-    terms = clean_terms(terms)
+    if isinstance(terms, Terms):
+      terms = dict.fromkeys(people, terms)
+    agreed = {
+      clean_name(name): clean_terms(terms.get(name, _NO_TERMS))
+      for name in people
+    }
     # A folder can hold both spellings of one accented name.
     cleaned = [(clean_name(name), people[name]) for name in people]
     check_templates(cleaned, self.dim, self.meta["metric"])
-    with self._transaction("IMMEDIATE") as connection:
-      self._check_not_moved()
-      ids = tables.put_people(connection, [name for name, _ in cleaned], terms)
+    with self.transaction("IMMEDIATE") as connection:
+      self.check_not_moved()
+      ids = tables.put_people(connection, agreed)
       rows = [(ids[name], templates) for name, templates in cleaned]
       storage = self.meta["storage"]
       duplicates, count = tables.put_templates(connection, rows, storage)
@@ -224,9 +230,9 @@ class Store:
       UserError: for an unknown name or a bad term.
     """
     terms = clean_terms(terms)
-    with self._transaction("IMMEDIATE") as connection:
-      self._id_of(name)
-      tables.put_people(connection, [clean_name(name)], terms)
+    with self.transaction("IMMEDIATE") as connection:
+      self.id_of(name)
+      tables.put_people(connection, {clean_name(name): terms})
 
   def remove(self, name: str) -> int:
     """Removes a person and overwrites what the files held of them.
@@ -241,8 +247,8 @@ class Store:
       UserError: for an unknown name; if another program holds the gallery, so
         that the removed bytes are still in the log; no space left.
     """
-    with self._transaction("IMMEDIATE") as connection:
-      removed = tables.delete(connection, [self._id_of(name)])
+    with self.transaction("IMMEDIATE") as connection:
+      removed = tables.delete(connection, [self.id_of(name)])
     self.erase()
     return removed
 
@@ -259,7 +265,7 @@ class Store:
       UserError: as `remove`.
     """
     today = today or datetime.date.today().isoformat()
-    with self._transaction("IMMEDIATE") as connection:
+    with self.transaction("IMMEDIATE") as connection:
       gone = connection.execute(
         "SELECT id, name FROM people WHERE expires <= ? ORDER BY name", (today,)
       ).fetchall()
@@ -270,7 +276,8 @@ class Store:
       self.erase()
     return removed
 
-  def _id_of(self, name: str) -> int:
+  def id_of(self, name: str) -> int:
+    """Returns a person's id, or raises UserError for an unknown name."""
     name = clean_name(name)
     with sqlite_file.explained(self.path):
       row = self._connection.execute(
@@ -285,25 +292,24 @@ class Store:
     return int(row[0])
 
   def erase(self) -> None:
-    """Empties the log, which keeps removed bytes until then.
+    """Empties the log, which keeps removed bytes until then, and the exports.
 
     Raises:
-      UserError: if another program is still reading the gallery.
+      UserError: if another program is still reading the gallery, or an export
+        cannot be written.
     """
-    for _ in range(_ERASE_TRIES):
-      with sqlite_file.explained(self.path):
-        (busy, _, _) = self._connection.execute(
-          "PRAGMA wal_checkpoint(TRUNCATE)"
-        ).fetchone()
-      if not busy and _size(self.path, "-wal") == 0:
-        return
-    readers = filesystem.openers(self.path)
-    raise errors.UserError(
-      f"{self.path}: what was removed is not erased: it is still in "
-      f"{self.path}-wal because another program is reading the gallery "
-      f"({', '.join(readers) or 'maybe this one'}); close that and run "
-      f"`facesiam gallery --gallery={self.path} check`."
-    )
+    erasing.erase(self)
+
+  def checkpoint(self) -> bool:
+    """Folds the log into the file and empties it; whether that was held up."""
+    (busy, _, _) = self._connection.execute(
+      "PRAGMA wal_checkpoint(TRUNCATE)"
+    ).fetchone()
+    return bool(busy)
+
+  def reload(self) -> None:
+    """Reads again what the file records of itself."""
+    self.meta = self._read_meta()
 
   def people(self) -> dict[str, int]:
     """Returns name -> number of templates, by name."""
@@ -355,12 +361,16 @@ class Store:
       UserError: if an embedding has not D finite values, or the gallery was
         moved to another bundle since it was opened.
     """
-    with self._transaction("DEFERRED") as connection:
-      self._check_not_moved()
-      names = dict(connection.execute("SELECT id, name FROM people"))
-      rows = connection.execute(
-        "SELECT id, person_id, embedding FROM templates ORDER BY id"
-      ).fetchall()
+    with self.transaction("DEFERRED") as connection:
+      return self.read(connection)
+
+  def read(self, connection: sqlite3.Connection) -> Records:
+    """Does what `records` does, in the caller's transaction."""
+    self.check_not_moved()
+    names = dict(connection.execute("SELECT id, name FROM people"))
+    rows = connection.execute(
+      "SELECT id, person_id, embedding FROM templates ORDER BY id"
+    ).fetchall()
     blob = b"".join(row[2] for row in rows)
     numbers = np.array([row[:2] for row in rows], np.int32).reshape(-1, 2)
     storage = self.meta["storage"]
@@ -384,17 +394,10 @@ class Store:
     Raises:
       UserError: if the file cannot be read at all.
     """
-    with self._transaction("DEFERRED") as connection:
+    with self.transaction("DEFERRED") as connection:
       self._read_meta()
       problems = tables.problems(
         connection, self.dim, self.meta["storage"], self.meta["metric"]
       )
     self.erase()
     return problems
-
-
-def _size(path: pathlib.Path, suffix: str) -> int:
-  try:
-    return os.path.getsize(f"{path}{suffix}")
-  except FileNotFoundError:
-    return 0

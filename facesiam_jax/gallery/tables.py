@@ -8,7 +8,7 @@ scale = max |x| / 127, so that no value is off by more than scale / 2.
 import sqlite3
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,15 +88,15 @@ def _next_id(connection: sqlite3.Connection, table: str) -> int:
 
 
 def put_people(
-  connection: sqlite3.Connection, names: Sequence[str], terms: Terms
+  connection: sqlite3.Connection, terms: Mapping[str, Terms]
 ) -> dict[str, int]:
-  """Enrols the names that are new, and sets the terms that are given.
+  """Enrols the names that are new, and sets the terms that are not None.
 
   Returns:
     name -> person id.
   """
   ids: dict[str, int] = {}
-  people, names = _next_id(connection, "people"), list(dict.fromkeys(names))
+  people, names = _next_id(connection, "people"), list(terms)
   rows: list[tuple[Any, ...]] = []
   for first in range(0, len(names), _AT_ONCE):
     part = names[first : first + _AT_ONCE]
@@ -110,11 +110,11 @@ def put_people(
     new = [name for name in part if name not in ids]
     ids |= dict(zip(new, range(people, people + len(new)), strict=True))
     people += len(new)
-    rows += known if any(terms) else []
+    rows += [row for row in known if any(terms[row[1]])]
     rows += [(ids[name], name, None, None, None) for name in new]
   wanted = []
   for person, name, *before in rows:
-    after = [new or old for old, new in zip(before, terms, strict=True)]
+    after = [new or old for old, new in zip(before, terms[name], strict=True)]
     checksum = schema.person_checksum(person, name, *after)
     wanted.append((person, name, *after, checksum))
   connection.executemany(
