@@ -1,57 +1,130 @@
 """`facesiam gallery`: look after the people of a gallery."""
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 from absl import flags
 
 from facesiam_jax import errors
-from facesiam_jax.cli import common
+from facesiam_jax.cli import common, photos
 
 if TYPE_CHECKING:
+  from facesiam_jax.gallery.records import Member
   from facesiam_jax.gallery.store import Store
 
 HELP = "List, remove, export or check the people of a gallery."
 USAGE = """facesiam gallery --gallery=FILE list [--json]
        facesiam gallery --gallery=FILE remove NAME
+       facesiam gallery --gallery=FILE expire
        facesiam gallery --gallery=FILE export FILE.npz
+       facesiam gallery --gallery=FILE import FILE.npz
+       facesiam gallery --gallery=FILE --bundle=NEW [flags] reenroll PEOPLE/
        facesiam gallery --gallery=FILE check"""
+_WANTED = {
+  **{"list": 0, "remove": 1, "expire": 0, "export": 1, "import": 1},
+  **{"reenroll": 1, "check": 0},
+}
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
   """Defines the verb's flags."""
   common.define_gallery(flag_values)
   common.define_json(flag_values)
+  photos.define_flags(flag_values)
+  flags.DEFINE_string(
+    "bundle",
+    None,
+    "reenroll: folder of the bundle that the gallery is to be moved to.",
+    flag_values=flag_values,
+  )
+  flags.DEFINE_bool(
+    "drop",
+    False,
+    "reenroll: remove those of whom there is no usable photo; without it they "
+    "keep the gallery as it is.",
+    flag_values=flag_values,
+  )
+
+
+def _days(seconds: int | None) -> int | None:
+  return None if seconds is None else int((time.time() - seconds) // 86_400)
+
+
+def _facts(member: "Member") -> dict[str, object]:
+  return {
+    "name": member.name,
+    "photos": member.templates,
+    "age_days": _days(member.oldest),
+    "newest_days": _days(member.newest),
+    **member.terms._asdict(),
+  }
 
 
 def _list(store: "Store", as_json: bool) -> None:
-  people = store.people()
+  facts = [_facts(member) for member in store.members()]
   if as_json:
-    print(json.dumps(people))
-  elif not people:
+    print(json.dumps(facts))
+  elif not facts:
     print(f"Nobody is enrolled in {store.path}.")
   else:
-    rows = [[name, str(count)] for name, count in people.items()]
-    print(common.table(["person", "photos"], rows))
+    # The age is that of the oldest photo; terms where somebody has some.
+    columns = {"name": "person", "photos": "photos", "age_days": "days old"}
+    columns |= {
+      name: name
+      for name in ("expires", "purpose", "consent")
+      if any(fact[name] is not None for fact in facts)
+    }
+    rows = [
+      ["-" if fact[name] is None else str(fact[name]) for name in columns]
+      for fact in facts
+    ]
+    print(common.table(list(columns.values()), rows))
+
+
+def _tell_of_lost_exports(store: "Store") -> None:
+  from facesiam_jax.gallery import exports
+
+  for path in exports.missing(store):
+    print(
+      f"{path}: an export was written here and is not here any more; if it was "
+      "moved or copied, delete that yourself"
+    )
+
+
+def _remove(store: "Store", name: str) -> None:
+  count = store.remove(name)
+  print(
+    f"Removed {name} ({count} photos) and erased them from {store.path} and "
+    "its exports."
+  )
+  _tell_of_lost_exports(store)
+
+
+def _expire(store: "Store") -> None:
+  removed = store.expire()
+  for name, count in removed.items():
+    print(f"{name} ({count} photos): removed and erased")
+  print(f"Removed {len(removed)} people whose day has come from {store.path}.")
+  if removed:
+    _tell_of_lost_exports(store)
 
 
 def _export(store: "Store", path: str) -> None:
-  import numpy as np
+  from facesiam_jax.gallery import exports
 
-  records = store.records()
-  names = [records.names[int(person)] for person in records.person_ids]
-  common.write_file(
-    path,
-    lambda file: np.savez(
-      file,
-      embeddings=records.embeddings,
-      names=np.array(names, np.str_),
-      template_ids=records.template_ids,
-      fingerprint=np.array(store.meta["fingerprint"]),
-      metric=np.array(store.meta["metric"]),
-    ),
+  count = exports.write(store, path)
+  print(f"Wrote {count} embeddings to {path} and {exports.table_of(path)}.")
+
+
+def _import(gallery: str, path: str) -> None:
+  from facesiam_jax.gallery import exports
+
+  added = exports.bring(path, gallery)
+  print(
+    f"Enrolled {added.templates} embeddings of {path} in {gallery}; "
+    f"{len(added.duplicates)} were there already."
   )
-  print(f"Wrote {len(names)} embeddings to {path}.")
 
 
 def _check(store: "Store") -> None:
@@ -71,22 +144,30 @@ def _check(store: "Store") -> None:
 
 def run(flag_values: flags.FlagValues, args: list[str]) -> int:
   """Does the one thing that the first argument names."""
-  wanted = {"list": 0, "remove": 1, "export": 1, "check": 0}
-  if not args or wanted.get(args[0]) != len(args) - 1:
+  if not args or _WANTED.get(args[0]) != len(args) - 1:
     raise common.UsageError(
-      "after --gallery give one of: list, remove NAME, export FILE.npz, check."
+      "after --gallery give one of: list, remove NAME, expire, export "
+      "FILE.npz, import FILE.npz, reenroll PEOPLE/, check."
     )
   from facesiam_jax.gallery import store as store_lib
 
   action, *rest = args
+  if action == "import":
+    _import(flag_values.gallery, rest[0])
+    return 0
   with store_lib.Store.open(flag_values.gallery) as store:
     if action == "list":
       _list(store, flag_values.json)
     elif action == "remove":
-      count = store.remove(rest[0])
-      print(f"Removed {rest[0]} ({count} photos) from {store.path}.")
+      _remove(store, rest[0])
+    elif action == "expire":
+      _expire(store)
     elif action == "export":
       _export(store, rest[0])
+    elif action == "reenroll":
+      from facesiam_jax.cli import reenroll
+
+      return reenroll.run(flag_values, store, rest[0])
     else:
       _check(store)
   return 0

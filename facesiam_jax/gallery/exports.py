@@ -32,12 +32,13 @@ _QUERY = (
 )
 
 
-def table_of(path: pathlib.Path) -> pathlib.Path:
+def table_of(path: str | os.PathLike[str]) -> pathlib.Path:
   """Returns where the table beside an export's arrays lies.
 
   Raises:
     UserError: if the path does not end in .npz.
   """
+  path = pathlib.Path(path)
   if path.suffix != ".npz":
     raise errors.UserError(f"{path}: name the export with the ending .npz.")
   return path.with_suffix(".csv")

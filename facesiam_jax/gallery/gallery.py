@@ -1,9 +1,8 @@
 """Enrolling people from a few photos and identifying them, no retraining."""
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from facesiam_jax import errors
-from facesiam_jax.gallery import search
+from facesiam_jax.gallery import enrolment, search
+from facesiam_jax.gallery.enrolment import Bundle
 from facesiam_jax.gallery.records import Added, Records, Templates
 from facesiam_jax.gallery.store import Store
 
@@ -22,36 +22,6 @@ _FIRST_LOOK = 64
 
 _top_k = jax.jit(search.top_k, static_argnames=("k", "metric", "block"))
 _best_per_person = jax.jit(search.best_per_person, static_argnames=("k",))
-
-
-class Bundle(Protocol):
-  """What a gallery needs of a model bundle (`facesiam_jax.bundle.Bundle`)."""
-
-  @property
-  def fingerprint(self) -> str:
-    """Tells one bundle from another."""
-
-  @property
-  def dim(self) -> int:
-    """D of the embeddings."""
-
-  @property
-  def metric(self) -> str:
-    """ "cosine" or "euclidean"."""
-
-  @property
-  def threshold(self) -> float:
-    """The logit from which two faces count as the same person."""
-
-  @property
-  def calibrated(self) -> bool:
-    """Whether the sigmoid of a logit is a probability."""
-
-  def embed(self, images: np.ndarray) -> np.ndarray:
-    """Returns embeddings float32 [N, D] of uint8 images [N, H, W(, C)]."""
-
-  def logits_from_scores(self, scores: np.ndarray) -> np.ndarray:
-    """Returns logits of the gallery's scores, of any shape."""
 
 
 class Match(NamedTuple):
@@ -95,12 +65,6 @@ class _Index(NamedTuple):
 def _unit_rows(embeddings: np.ndarray) -> np.ndarray:
   norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
   return embeddings / np.maximum(norms, np.finfo(np.float32).tiny)
-
-
-def _digests(rows: np.ndarray) -> list[bytes]:
-  """Returns a SHA-256 of the type, shape and bytes of each row."""
-  kind = f"{rows.dtype.str}{rows.shape[1:]}".encode()
-  return [hashlib.sha256(kind + row.tobytes()).digest() for row in rows]
 
 
 def _check_metric(bundle: Bundle) -> None:
@@ -153,6 +117,7 @@ class Gallery:
     bundle: Bundle,
     *,
     create: bool = False,
+    storage: str = "float32",
   ) -> "Gallery":
     """Opens a gallery file.
 
@@ -160,6 +125,7 @@ class Gallery:
       path: a file on a local disk.
       bundle: the bundle that filled it, or is to fill it.
       create: make an empty gallery where there is no file.
+      storage: of a new one: "float32" or "int8"; see `Store.create`.
 
     Returns:
       The gallery; close it, or use it in a `with` statement.
@@ -176,6 +142,7 @@ class Gallery:
         fingerprint=bundle.fingerprint,
         dim=bundle.dim,
         metric=bundle.metric,
+        storage=storage,
       )
     else:
       store = Store.open(path)
@@ -222,7 +189,9 @@ class Gallery:
       return self.enroll_people({name: images})
     rows = np.asarray(embeddings, np.float32)
     labels = [f"embedding {i} of {name}" for i in range(len(rows))]
-    return self.store.add({name: Templates(rows, _digests(rows), labels)})
+    return self.store.add(
+      {name: Templates(rows, enrolment.digests(rows), labels)}
+    )
 
   def enroll_people(
     self,
@@ -243,20 +212,7 @@ class Gallery:
     Raises:
       UserError: see `Store.add`.
     """
-    images = {name: np.asarray(rows) for name, rows in people.items()}
-    if not images:
-      return Added(0, [])
-    embeddings = self.bundle.embed(np.concatenate(list(images.values())))
-    templates, start = {}, 0
-    for name, rows in images.items():
-      called = (
-        [f"image {i} of {name}" for i in range(len(rows))]
-        if labels is None
-        else labels[name]
-      )
-      part = np.asarray(embeddings[start : start + len(rows)], np.float32)
-      templates[name] = Templates(part, _digests(rows), called)
-      start += len(rows)
+    templates = enrolment.embed(self.bundle, people, labels=labels)
     return self.store.add(templates)
 
   def remove(self, name: str) -> int:

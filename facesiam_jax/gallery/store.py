@@ -2,9 +2,8 @@
 
 Write-ahead log, full synchronisation: what a call has returned from is on the
 disk, and a process killed at any moment leaves the state before or after a
-call. A file records the bundle that filled it. Ids are never used twice.
-Photos are not stored; of each its file's name and SHA-256 digests, so that the
-same one is not enrolled twice.
+call. Ids are never used twice. Photos are not stored; of each its file's name
+and SHA-256 digests, so that the same one is not enrolled twice.
 """
 
 import contextlib
@@ -224,11 +223,7 @@ class Store:
     return Added(count, duplicates)
 
   def set_terms(self, name: str, terms: Terms) -> None:
-    """Changes on what terms somebody is enrolled; what is None stays.
-
-    Raises:
-      UserError: for an unknown name or a bad term.
-    """
+    """Changes the terms that are not None; UserError for an unknown name."""
     terms = clean_terms(terms)
     with self.transaction("IMMEDIATE") as connection:
       self.id_of(name)

@@ -146,7 +146,7 @@ def test_a_folder_counts_failures_to_enrol(files, people, tmp_path, capsys):
   assert "Bob: no photo with a usable face, nobody enrolled" in lines
   assert lines[-1].startswith("Enrolled 1 photos of 1 people")
   out = _run(capsys, "gallery", gallery, "list", "--json").out
-  assert json.loads(out) == {"Ada": 1}
+  assert [(p["name"], p["photos"]) for p in json.loads(out)] == [("Ada", 1)]
 
 
 def test_a_folder_without_any_face_enrols_nobody(files, tmp_path, capsys):
@@ -196,7 +196,9 @@ def test_poor_faces_are_told_of_or_refused(files, tmp_path, capsys):
   for n, source in enumerate((poor, pixel_bundle.photo(3, 2))):
     with PIL.Image.open(source) as image:
       image.save(tmp_path / "PEOPLE" / "Ada" / f"{n}.png")
-  argv = ["enroll", files.bundle, gallery, "--refuse_poor"]
+  # Elsewhere: what is enrolled already is not looked at again.
+  fresh = f"--gallery={tmp_path / 'h.db'}"
+  argv = ["enroll", files.bundle, fresh, "--refuse_poor"]
   out = _run(capsys, *argv, tmp_path / "PEOPLE", status=1).out
   assert "1 of 2 photos not enrolled (poor face: 1)." in out
 

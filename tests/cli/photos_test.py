@@ -117,13 +117,17 @@ def test_identify_picture(files, gallery, tmp_path, capsys):
 def test_gallery_list_and_check(gallery, capsys):
   flag = f"--gallery={gallery}"
   assert _out(capsys, "gallery", flag, "list").splitlines() == [
-    "person  photos",
-    "Ada          2",
-    "Bob          2",
-    "Cyd          2",
+    "person  photos  days old",
+    "Ada          2         0",
+    "Bob          2         0",
+    "Cyd          2         0",
   ]
   listed = json.loads(_out(capsys, "gallery", flag, "list", "--json"))
-  assert listed == {"Ada": 2, "Bob": 2, "Cyd": 2}
+  assert [person["photos"] for person in listed] == [2, 2, 2]
+  assert listed[1] == {
+    **{"name": "Bob", "photos": 2, "age_days": 0, "newest_days": 0},
+    **{"consent": None, "purpose": None, "expires": None},
+  }
   out = _out(capsys, "gallery", flag, "check")
   assert out == f"{gallery} is sound: 6 photos of 3 people.\n"
 
@@ -220,7 +224,7 @@ def test_a_bad_photo_leaves_the_gallery_as_it_was(files, tmp_path, capsys):
   shutil.move(_make_bad(tmp_path, files, "text"), people / "Cyd" / "notes.jpg")
   assert "notes.jpg" in _error(capsys, "enroll", files.bundle, flag, people)
   listed = json.loads(_out(capsys, "gallery", flag, "list", "--json"))
-  assert listed == {"Ada": 1}
+  assert [(p["name"], p["photos"]) for p in listed] == [("Ada", 1)]
 
 
 def test_bad_people_folders(files, tmp_path, capsys):
