@@ -28,6 +28,16 @@ _TERMS = {
   "expires": "The day, YYYY-MM-DD, from which on `facesiam gallery expire` "
   "removes them.",
 }
+# The defaults of faces.grading.Limits; told here because that imports JAX.
+_LIMITS = {
+  "min_width": (40.0, "if it is less wide, in pixels"),
+  "min_sharpness": (0.075, "if it is less sharp"),
+  "min_light": (0.12, "if its mean brightness, 0 to 1, is less"),
+  "max_light": (0.9, "if its mean brightness, 0 to 1, is more"),
+  "min_contrast": (0.06, "if its brightness varies less, 0 to 0.5"),
+  "max_yaw": (0.4, "if it is turned more to a side, 0 from the front"),
+  "max_roll": (45.0, "if it is tilted more, in degrees"),
+}
 
 
 class Photo(NamedTuple):
@@ -53,7 +63,8 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     "refuse_poor",
     False,
     "Leave out faces that are small, not sharp, too dark or bright, without "
-    "contrast or turned away; without it they are enrolled and told of.",
+    "contrast or turned away, by --min_width and the like; without it they are "
+    "enrolled and told of.",
     flag_values=flag_values,
   )
   flags.DEFINE_bool(
@@ -62,6 +73,10 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     "Also enroll who is enrolled already under another name, by their looks.",
     flag_values=flag_values,
   )
+  for name, (usual, what) in _LIMITS.items():
+    flags.DEFINE_float(
+      name, usual, f"A face is poor {what}.", flag_values=flag_values
+    )
   for name, what in _TERMS.items():
     flags.DEFINE_string(name, None, what, flag_values=flag_values)
   flags.DEFINE_enum(
@@ -200,7 +215,10 @@ def _read(
   if not paths:
     return faces
   refuse = flag_values.refuse_poor
-  return photos.grade(faces, paths, refuse=refuse, strict=strict)
+  from facesiam_jax.faces import grading
+
+  limits = grading.Limits(**{name: flag_values[name].value for name in _LIMITS})
+  return photos.grade(faces, paths, refuse=refuse, strict=strict, limits=limits)
 
 
 def _add(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
   import numpy as np
 
   from facesiam_jax.bundle import Bundle
-  from facesiam_jax.faces import photo
+  from facesiam_jax.faces import grading, photo
 
 Path = str | os.PathLike[str]
 
@@ -147,7 +147,12 @@ def load(
 
 
 def grade(
-  faces: Faces, paths: Sequence[Path], *, refuse: bool, strict: bool
+  faces: Faces,
+  paths: Sequence[Path],
+  *,
+  refuse: bool,
+  strict: bool,
+  limits: "grading.Limits | None" = None,
 ) -> Faces:
   """Tells which faces are poor, and leaves them out if asked to.
 
@@ -156,6 +161,7 @@ def grade(
     paths: the photos that were named there.
     refuse: leave the poor ones out; else they are only told of.
     strict: a poor one that is to be left out stops everything.
+    limits: from which on a face is poor; None takes the usual ones.
 
   Returns:
     The faces that are left, and the others among the failures.
@@ -167,7 +173,7 @@ def grade(
 
   kept, failures = [], dict(faces.failures)
   for place, quality in enumerate(grading.measure(faces.cuts)):
-    poor = ", ".join(grading.shortcomings(quality))
+    poor = ", ".join(grading.shortcomings(quality, limits or grading.Limits()))
     path = paths[faces.rows[place]]
     if poor and refuse:
       failure = photo.NoUsableFace(

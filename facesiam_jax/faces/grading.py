@@ -9,16 +9,6 @@ import numpy as np
 if TYPE_CHECKING:
   from facesiam_jax.faces.photo import Cut
 
-# A face beyond one of these is warned of when it is enrolled. Of 106 faces in
-# photos of celebrities, found by dlib68, three are, all of them turned to a
-# side; shrunk to 25 pixels and enlarged again, nine in ten are not sharp.
-SMALLEST_WIDTH = 40.0
-SOFTEST = 0.075
-DARKEST = 0.12
-BRIGHTEST = 0.9
-FLATTEST = 0.06
-LARGEST_YAW = 0.4
-LARGEST_ROLL = 45.0
 _USUAL_SIZE = 150
 # Faces measured at a time: bounds the memory.
 _BLOCK = 64
@@ -50,6 +40,35 @@ class Quality(NamedTuple):
   yaw: float
   pitch: float
   score: float
+
+
+class Limits(NamedTuple):
+  """Beyond one of these a face is poor.
+
+  Of 106 faces in photos of celebrities, found by dlib68, three are beyond the
+  usual ones, all of them turned to a side; shrunk to 25 pixels and enlarged
+  again, nine in ten are not sharp.
+
+  Attributes:
+    min_width: of the face, pixels.
+    min_sharpness: as `Quality.sharpness`, and so on.
+    min_light: mean brightness, 0..1.
+    max_light: mean brightness, 0..1.
+    min_contrast: standard deviation of the brightness, 0..0.5.
+    max_yaw: proxy of the turn to a side, either way.
+    max_roll: degrees, either way.
+  """
+
+  min_width: float = 40.0
+  min_sharpness: float = 0.075
+  min_light: float = 0.12
+  max_light: float = 0.9
+  min_contrast: float = 0.06
+  max_yaw: float = 0.4
+  max_roll: float = 45.0
+
+
+_USUAL = Limits()
 
 
 def measure(cuts: "Sequence[Cut]") -> list[Quality]:
@@ -94,24 +113,25 @@ def medians(cuts: "Sequence[Cut]") -> dict[str, float | None]:
   }
 
 
-def shortcomings(quality: Quality) -> list[str]:
+def shortcomings(quality: Quality, limits: Limits = _USUAL) -> list[str]:
   """Says what is poor about a face, for a user to read.
 
   Args:
     quality: of the face.
+    limits: from which on it is poor.
 
   Returns:
     Phrases; none where all is well or not known.
   """
   q = quality
   found = (
-    (q.width < SMALLEST_WIDTH, f"{q.width:.0f} pixels wide"),
-    (q.sharpness < SOFTEST, "not sharp"),
-    (q.light < DARKEST, "too dark"),
-    (q.light > BRIGHTEST, "too bright"),
-    (q.contrast < FLATTEST, "without contrast"),
-    (abs(q.yaw) > LARGEST_YAW, "turned to a side"),
-    (abs(q.roll) > LARGEST_ROLL, f"tilted by {abs(q.roll):.0f} degrees"),
+    (q.width < limits.min_width, f"{q.width:.0f} pixels wide"),
+    (q.sharpness < limits.min_sharpness, "not sharp"),
+    (q.light < limits.min_light, "too dark"),
+    (q.light > limits.max_light, "too bright"),
+    (q.contrast < limits.min_contrast, "without contrast"),
+    (abs(q.yaw) > limits.max_yaw, "turned to a side"),
+    (abs(q.roll) > limits.max_roll, f"tilted by {abs(q.roll):.0f} degrees"),
   )
   return [text for is_poor, text in found if is_poor]
 

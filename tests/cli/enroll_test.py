@@ -8,7 +8,8 @@ import PIL.Image
 import PIL.ImageEnhance
 import pytest
 
-from facesiam_jax.cli import main
+from facesiam_jax.cli import enroll, main
+from facesiam_jax.faces import grading
 from facesiam_jax.gallery.store import Store
 from tests.cli import pixel_bundle
 
@@ -147,3 +148,15 @@ def test_reenroll(files, capsys):
   assert [person["purpose"] for person in listed] == ["door", "door"]
   err = _run(capsys, *files.gallery, "reenroll", files.people, status=2).err
   assert "--bundle" in err
+
+
+def test_limits_of_quality_are_flags(files, capsys):
+  assert tuple(enroll._LIMITS) == grading.Limits._fields
+  for name, usual in grading.Limits._field_defaults.items():
+    assert enroll._LIMITS[name][0] == usual
+  argv = [*files.enroll, "--refuse_poor", "--min_width=5000"]
+  err = _run(capsys, *argv, files.people, status=1).err
+  assert "pixels wide" in err
+  assert not files.path.exists()
+  argv = [*files.enroll, "--refuse_poor", "--min_width=10", files.people]
+  assert "Enrolled 6 photos" in _run(capsys, *argv).out
