@@ -307,7 +307,9 @@ def _lines(text: str) -> list[tuple[int, str]]:
 
 def _count(text: str) -> int | None:
   # Nine digits at most: int() of thousands of them would take its time.
-  return int(text) if re.fullmatch("[0-9]{1,9}", text.strip()) else None
+  # Stripped by us: int() takes fewer characters for blanks than strip() does.
+  word = text.strip()
+  return int(word) if re.fullmatch("[0-9]{1,9}", word) else None
 
 
 def _integers(words: Sequence[str]) -> list[int] | None:

@@ -159,3 +159,8 @@ def test_rows_leave_out_what_is_not_there():
   assert got.same.dtype == np.bool_
   empty, missing = pairs.to_rows(key_pairs, {})
   assert len(empty.first) == 0 and missing == ["a", "b", "c", "x"]
+
+
+def test_blanks_of_any_kind_around_a_number():
+  """strip() takes what int() does not: the information separators."""
+  assert pairs.parse_cfp_pairs("1\x1c,2 \n\x1f3,\t4\n") == [(1, 2), (3, 4)]
