@@ -38,5 +38,6 @@ def test_a_full_disk_is_told_of_and_the_run_ends_with_the_same_bits(
     check=False,
     env={**os.environ, "JAX_PLATFORMS": "cpu"},
   )
-  assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+  said = f"status {done.returncode}\n{done.stdout}{done.stderr[-3000:]}"
+  assert done.returncode == 0, said
   assert done.stdout.lower().count("no space left") == parts
