@@ -1,6 +1,7 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and their digests."""
 
 import contextlib
+import hashlib
 import os
 import pathlib
 import uuid
@@ -42,3 +43,13 @@ def write(path: str | os.PathLike[str], data: str | bytes) -> None:
   raw = data.encode("utf-8") if isinstance(data, str) else data
   with replacing(path) as file:
     file.write(raw)
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+  """Returns the SHA-256 of a file, hex.
+
+  Raises:
+    OSError: if it cannot be read.
+  """
+  with pathlib.Path(path).open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,6 @@
 """`facesiam enroll`: people into a gallery, from a few photos each."""
 
 import concurrent.futures
-import hashlib
 import os
 import pathlib
 import shlex
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from absl import flags
 
-from facesiam_jax import errors
+from facesiam_jax import errors, files
 from facesiam_jax.cli import common, photos
 
 if TYPE_CHECKING:
@@ -115,10 +114,7 @@ def _photos_by_name(
 def _hash(path: pathlib.Path) -> bytes | None:
   """Returns the SHA-256 of a file; None where reading it will tell why not."""
   try:
-    if not path.is_file():
-      return None
-    with path.open("rb") as file:
-      return hashlib.file_digest(file, "sha256").digest()
+    return bytes.fromhex(files.sha256(path)) if path.is_file() else None
   except OSError:
     return None
 

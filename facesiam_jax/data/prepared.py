@@ -152,12 +152,6 @@ def prepared_in(root: pathlib.Path) -> list[str]:
   )
 
 
-def sha256(path: pathlib.Path) -> str:
-  """Returns the SHA-256 of a file, hex."""
-  with path.open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
   """Returns what facesiam.json says; empty where there is none to be read."""
   with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -180,7 +174,7 @@ def damaged(folder: pathlib.Path) -> set[str]:
   broken = set()
   for name, digest in wanted.items():
     try:
-      sound = sha256(folder / name) == digest
+      sound = files.sha256(folder / name) == digest
     except OSError:
       sound = False
     if not sound:
@@ -219,7 +213,7 @@ def write_manifest(
     "partitions": list(content.partitions),
     "problems": content.problems.lines(),
     "facts": content.facts,
-    "others": {path.name: sha256(path) for path in sorted(others)},
+    "others": {path.name: files.sha256(path) for path in sorted(others)},
     **fields,
   }
   # Through JSON, as it is read back, for one digest.

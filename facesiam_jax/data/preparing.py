@@ -169,7 +169,7 @@ def _read_note(work: _Work, part: _Part) -> dict[str, Any] | None:
   """Returns the note of a part that is whole, else None."""
   with contextlib.suppress(OSError, ValueError):
     note = json.loads((work.scratch / f"{part.name}.json").read_bytes())
-    if prepared.sha256(work.scratch / part.name) == note["sha256"]:
+    if files.sha256(work.scratch / part.name) == note["sha256"]:
       return note
   return None
 
@@ -217,7 +217,7 @@ def _write_part(work: _Work, part: _Part, bar: Any) -> dict[str, Any]:
       )
 
   note["images"], note["num_bytes"] = shards.write(path, examples())
-  note["sha256"] = prepared.sha256(path)
+  note["sha256"] = files.sha256(path)
   _write_note(work, note)
   return note
 

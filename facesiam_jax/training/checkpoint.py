@@ -10,7 +10,6 @@ commit and verified before a restore; a checkpoint without a manifest was
 never acknowledged and is not used.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -38,14 +37,9 @@ def _goodness(metrics: dict[str, float]) -> float:
   return -metrics["loss"]
 
 
-def _digest(path: pathlib.Path) -> str:
-  with path.open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _digests(folder: pathlib.Path) -> dict[str, str]:
   return {
-    str(path.relative_to(folder)): _digest(path)
+    str(path.relative_to(folder)): files.sha256(path)
     for path in sorted(folder.rglob("*"))
     if path.is_file()
   }

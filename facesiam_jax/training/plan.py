@@ -339,26 +339,19 @@ def trace_search(
   Returns:
     (the search in words, the traced program).
   """
-
-  def find(
-    gallery: jax.Array, valid: jax.Array, ids: jax.Array, wanted: jax.Array
-  ) -> search.Found:
-    own = search.top_k(gallery, valid, ids, wanted, k=k, metric="cosine")
-    gather = lambda x: lax.all_gather(x, parallel.AXIS, axis=1, tiled=True)
-    return search.merge(gather(own.scores), gather(own.ids), k=k)
-
   split, copied = P(parallel.AXIS), P()
   rows = -(-size // mesh.size) * mesh.size
-  shape = lambda spec, dtype, *lengths: jax.ShapeDtypeStruct(
+  shape: Any = lambda spec, dtype, *lengths: jax.ShapeDtypeStruct(
     lengths, dtype, sharding=NamedSharding(mesh, spec)
   )
-  mapped: Any = parallel.pmap(
-    find, mesh, in_specs=(split, split, split, copied), out_specs=copied
-  )
+  find: Any = search.searcher(mesh, k=k, metric="cosine")
   what = f"search for {queries} faces among {size} of {dim} numbers, k = {k}"
-  return what, mapped.trace(
+  shards = search.Shards(
     shape(split, jnp.float32, rows, dim),
     shape(split, jnp.bool_, rows),
     shape(split, jnp.int32, rows),
+  )
+  return what, find.trace(
+    shards,
     shape(copied, jnp.float32, queries, dim),
   )
