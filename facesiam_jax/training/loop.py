@@ -190,10 +190,13 @@ class _Run:
     loss = None if math.isnan(self.loss) else self.loss
     out.saver.save(0, self.state, loss)
 
-  def at_line(self, out: _Outside, step: int, seconds: float) -> None:
+  def at_line(self, out: _Outside, step: int, since: float) -> None:
     """Writes what was learned since the last line; measures, saves."""
     config, last = self.config, step == self.config.num_steps
-    means = out.health.means(step, self.reported())
+    reported = self.reported()
+    # Not before: steps are handed to the device, which is still at them.
+    seconds = time.perf_counter() - since
+    means = out.health.means(step, reported)
     self.pending = []
     self.loss = means["loss"]
     out.writer.write(step, "train", means)
@@ -230,7 +233,7 @@ class _Run:
       step += self.chunk
       last = step == config.num_steps
       if last or step % config.log_every == 0:
-        self.at_line(out, step, time.perf_counter() - since)
+        self.at_line(out, step, since)
         since = time.perf_counter()
       if not last and out.watch.stops_at(step, self.chunk):
         self.stop(out, step)
