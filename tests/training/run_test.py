@@ -297,6 +297,20 @@ def test_workdir_that_is_a_file(tmp_path):
     run.train(tiny.config(), path)
 
 
+def test_the_time_of_a_line_includes_its_steps(tmp_path, monkeypatch):
+  """Steps are only handed to the device until their figures are asked for."""
+  reported = loop._Run.reported
+
+  def slow(self):
+    time.sleep(0.2)
+    return reported(self)
+
+  monkeypatch.setattr(loop._Run, "reported", slow)
+  run.train(tiny.config(), tmp_path)
+  lines = (tmp_path / "times.jsonl").read_text().splitlines()
+  assert all(json.loads(line)["seconds"] >= 0.2 for line in lines)
+
+
 def test_workdir_that_is_a_bucket(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   with pytest.raises(errors.UserError, match="gs://bucket/run is no folder"):
