@@ -29,6 +29,12 @@ from facesiam_jax.metrics.fairness import (
   group_error_rates,
   max_ratio,
 )
+from facesiam_jax.metrics.gallery_size import (
+  FpirBySize,
+  fmr_of_fpir,
+  fpir_by_size,
+  fpir_of_fmr,
+)
 from facesiam_jax.metrics.identification import (
   RankCounts,
   cmc,
@@ -62,6 +68,12 @@ from facesiam_jax.metrics.open_set import (
   open_set_curve,
   open_set_rates_at,
   rank_k,
+)
+from facesiam_jax.metrics.paired import (
+  Difference,
+  Paired,
+  holm,
+  paired_bootstrap,
 )
 from facesiam_jax.metrics.retrieval import (
   map_at_r,
@@ -97,12 +109,14 @@ __all__ = [
   "Cohort",
   "Collapse",
   "Det",
+  "Difference",
   "DistanceStatistics",
   "Distances",
   "Eer",
   "ErrorRateIntervals",
   "ErrorRates",
   "FnirAtFpir",
+  "FpirBySize",
   "GaussianFit",
   "GroupRates",
   "Isotonic",
@@ -110,6 +124,7 @@ __all__ = [
   "MIN_PEOPLE",
   "OpenSet",
   "OpenSetRates",
+  "Paired",
   "Platt",
   "RankCounts",
   "RateInterval",
@@ -134,12 +149,16 @@ __all__ = [
   "fit_isotonic",
   "fit_platt",
   "fit_temperature",
+  "fmr_of_fpir",
   "fnir_at_fpir",
+  "fpir_by_size",
+  "fpir_of_fmr",
   "garbe",
   "gaussian_threshold",
   "geometric_mean_ratio",
   "gini",
   "group_error_rates",
+  "holm",
   "is_collapsed",
   "k_fold_accuracy",
   "log_likelihood_ratio",
@@ -150,6 +169,7 @@ __all__ = [
   "one_shot_accuracy",
   "open_set_curve",
   "open_set_rates_at",
+  "paired_bootstrap",
   "person_bootstrap",
   "precision_at_1",
   "probability",

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from facesiam_jax.metrics import checks
+from facesiam_jax.metrics import checks, resampling
 from facesiam_jax.metrics.tally import Tally
 
 MIN_PEOPLE = 30
@@ -219,7 +219,7 @@ def person_bootstrap(
       None,
       f"{dropped} of {resamples} resamples lacked genuine or impostor pairs",
     )
-  return Bootstrap(_percentiles(results, level), None)
+  return Bootstrap(percentiles(results, level), None)
 
 
 def _resampled_tallies(
@@ -232,44 +232,22 @@ def _resampled_tallies(
   cuts: Sequence[float] | None,
 ) -> Iterator[Tally]:
   """Yields the tally of each resample that has both kinds of pair."""
-  rng = np.random.default_rng(seed)
-  # High to low once; a resample only changes the counts.
-  order = np.argsort(-scores, kind="stable")
-  scores, labels, ends = scores[order], labels[order], ends[:, order]
-  starts = np.flatnonzero(np.append(True, scores[1:] != scores[:-1]))
-  if cuts is not None:
-    starts = _joined(starts, scores, labels, cuts)
-  values = scores[starts]
-  for _ in range(resamples):
-    drawn = rng.integers(num_people, size=num_people)
-    copies = np.bincount(drawn, minlength=num_people)
-    first, second = copies[ends[0]], copies[ends[1]]
-    genuine = np.add.reduceat(np.where(labels, first, 0), starts)
-    impostor = np.add.reduceat(np.where(labels, 0, first * second), starts)
-    if genuine.any() and impostor.any():
-      seen = (genuine + impostor) > 0
-      yield Tally(values[seen], genuine[seen], impostor[seen])
+  for resample in resampling.resamples_of(
+    [scores],
+    labels,
+    ends,
+    num_people,
+    resamples=resamples,
+    seed=seed,
+    cuts=[cuts],
+  ):
+    yield resample.tallies[0]
 
 
-def _joined(
-  starts: np.ndarray,
-  scores: np.ndarray,
-  labels: np.ndarray,
-  cuts: Sequence[float],
-) -> np.ndarray:
-  """Starts of groups of scores; runs of impostors between cuts are one."""
-  genuine = np.logical_or.reduceat(labels, starts)
-  values = scores[starts]
-  # The first of a run: a genuine score here or before, or a cut between.
-  first = np.append(True, genuine[1:] | genuine[:-1])
-  for cut in cuts:
-    first[1:] |= (values[:-1] >= cut) & (values[1:] < cut)
-  return starts[first]
-
-
-def _percentiles(
-  results: list[Mapping[str, float]], level: float
+def percentiles(
+  results: Sequence[Mapping[str, float]], level: float
 ) -> dict[str, tuple[float, float]]:
+  """Returns the ends of the middle `level` of each metric's resamples."""
   tail = (1 - level) / 2
   intervals = {}
   for name in results[0]:

@@ -100,6 +100,41 @@ def rule_of_three(num_units: int, *, level: float = 0.95) -> float:
   return min(-math.log1p(-level) / num_units, 1.0)
 
 
+def rate_interval(
+  rate: float, variance: float, freedom: float, *, level: float = 0.95
+) -> tuple[float, float]:
+  """Computes the interval of a rate whose variance was estimated.
+
+  Wilson's interval with n_eff = p (1 - p) / V, with Student's quantile.
+  Batch meaning: takes numbers, no pairs.
+
+  Args:
+    rate: p, inside 0..1.
+    variance: V, > 0.
+    freedom: degrees of freedom of the variance, >= 1.
+    level: of confidence, inside 0..1.
+
+  Returns:
+    (low, high), in 0..1, enclosing the rate.
+
+  Raises:
+    ValueError: naming the argument, if it is out of range.
+
+  Degenerate input: a variance of almost 0 gives the rate itself.
+  Example:
+    >>> low, high = rate_interval(0.1, 0.0009, 1e6)
+    >>> round(low, 3), round(high, 3)
+    (0.055, 0.174)
+  """
+  checks.check_inside("rate", rate)
+  checks.check_inside("level", level)
+  if not (variance > 0 and freedom >= 1):
+    raise ValueError(
+      f"variance must be > 0 and freedom >= 1, got {variance} and {freedom}"
+    )
+  return _wilson(rate, rate * (1 - rate) / variance, _student(freedom, level))
+
+
 def error_rate_intervals(
   scores: ArrayLike,
   people_a: ArrayLike,

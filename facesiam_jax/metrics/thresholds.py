@@ -206,6 +206,45 @@ def supported_threshold_at_fmr(
   return found
 
 
+def smallest_supported_fmr(
+  scores: ArrayLike, people_a: ArrayLike, people_b: ArrayLike
+) -> float | None:
+  """Returns the least target that `supported_threshold_at_fmr` would take.
+
+  Batch meaning: all pairs together make one number.
+
+  Args:
+    scores: similarity of each pair, float [P], finite; bigger is closer.
+    people_a: person at one end of each pair, integer or string [P].
+    people_b: person at the other end, [P]; a pair is genuine if the same.
+
+  Returns:
+    The false match rate, 0..1; None where the data can carry none.
+
+  Raises:
+    ValueError: naming the argument, for a wrong rank or length, NaN or
+      infinity.
+
+  Degenerate input: pairs of fewer than 30 people carry no target.
+  Example:
+    >>> ids = np.arange(40)
+    >>> a, b = (end.ravel() for end in np.meshgrid(ids, ids))
+    >>> scores = 1000.0 * (a == b) - 40.0 * a - b
+    >>> round(smallest_supported_fmr(scores, a, b) * 1560, 9)
+    30.0
+
+  References: Doddington et al. 2000 (the rule of 30).
+  """
+  known, ends = _check_impostors(scores, people_a, people_b)
+  of_two = ends[0] != ends[1]
+  impostor, ends = np.asarray(scores)[of_two], ends[:, of_two]
+  if np.count_nonzero(np.bincount(ends.ravel())) < MIN_PEOPLE:
+    return None
+  keys = ends.min(axis=0) * known.size + ends.max(axis=0)
+  smallest = _smallest_target(impostor, keys)
+  return smallest and max(smallest, MIN_ERRORS / impostor.size)
+
+
 def _check_impostors(
   scores: ArrayLike, people_a: ArrayLike, people_b: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray]:
