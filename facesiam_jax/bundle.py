@@ -142,6 +142,11 @@ class Bundle:
     return self.spec["thresholds"]
 
   @property
+  def calibration(self) -> dict[str, Any]:
+    """What is known of the people it was calibrated with; may be empty."""
+    return self.spec.get("calibration", {})
+
+  @property
   def threshold(self) -> float:
     """The logit from which on two faces are judged the same person.
 
@@ -203,6 +208,11 @@ class Bundle:
       blocks.append(np.asarray(embedded)[: len(block)])
     return np.concatenate(blocks)
 
+  @functools.cached_property
+  def head(self) -> Any:
+    """(float32 [P, D], [P, D]) -> logits [P], for use inside jit."""
+    return lambda a, b: self._head.apply(self.variables["head"], a, b)
+
   def logits(self, a: Any, b: Any) -> np.ndarray:
     """Compares embeddings row by row.
 
@@ -216,8 +226,7 @@ class Bundle:
     Raises:
       ValueError: if the shapes differ.
     """
-    a, b = jnp.asarray(a), jnp.asarray(b)
-    return np.asarray(self._head.apply(self.variables["head"], a, b))
+    return np.asarray(self.head(jnp.asarray(a), jnp.asarray(b)))
 
   def logits_matrix(self, a: Any, b: Any) -> np.ndarray:
     """Compares all embeddings of a with all of b.
@@ -232,9 +241,7 @@ class Bundle:
     a, b = jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
     # Row against row by direct difference or product, so that an entry does
     # not depend on the size of the matrix around it.
-    row = lambda x: self._head.apply(
-      self.variables["head"], jnp.broadcast_to(x, b.shape), b
-    )
+    row = lambda x: self.head(jnp.broadcast_to(x, b.shape), b)
     if not a.shape[0]:
       return np.zeros((0, b.shape[0]), np.float32)
     return np.asarray(jax.lax.map(row, a))
@@ -284,16 +291,6 @@ def _named(entry: dict[str, Any]) -> dict[str, Any]:
   return {"name": entry["name"], **entry["args"]}
 
 
-def _content_digest(arrays: dict[str, np.ndarray]) -> str:
-  """SHA-256 of names, dtypes, shapes and bytes; free of zip's time stamps."""
-  digest = hashlib.sha256()
-  for name in sorted(arrays):
-    array = np.ascontiguousarray(arrays[name])
-    digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
-    digest.update(array.tobytes())
-  return digest.hexdigest()
-
-
 def save(
   path: str | os.PathLike[str], spec: dict[str, Any], variables: dict[str, Any]
 ) -> Bundle:
@@ -317,7 +314,7 @@ def save(
   folder.mkdir(parents=True, exist_ok=True)
   flat = flax.traverse_util.flatten_dict(variables, sep="/")
   arrays = {name: np.asarray(value) for name, value in flat.items()}
-  content = _content_digest(arrays)
+  content = files.sha256_of_arrays(arrays)
   weights = folder / f"weights-{content[:16]}.npz"
   with files.replacing(weights) as file:
     np.savez(file, **arrays)  # type: ignore[arg-type]
@@ -327,7 +324,7 @@ def save(
     **spec,
     "version": VERSION,
     "weights": content,
-    "encoder_weights": _content_digest(
+    "encoder_weights": files.sha256_of_arrays(
       {k: v for k, v in arrays.items() if k.startswith("encoder/")}
     ),
     "facesiam_jax": facesiam_jax.__version__,
@@ -392,7 +389,7 @@ def load(path: str | os.PathLike[str]) -> Bundle:
     raise errors.UserError(
       f"{weights} is damaged; copy the bundle anew or train it again."
     ) from error
-  if _content_digest(arrays) != spec["weights"]:
+  if files.sha256_of_arrays(arrays) != spec["weights"]:
     raise errors.UserError(
       f"{weights} is damaged (its SHA-256 is not the recorded one); copy the "
       "bundle anew or train it again."

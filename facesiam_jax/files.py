@@ -5,8 +5,11 @@ import hashlib
 import os
 import pathlib
 import uuid
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Iterator, Mapping
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:  # every verb's --help imports this file, and no NumPy
+  import numpy as np
 
 
 @contextlib.contextmanager
@@ -53,3 +56,18 @@ def sha256(path: str | os.PathLike[str]) -> str:
   """
   with pathlib.Path(path).open("rb") as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_arrays(arrays: Mapping[str, "np.ndarray"]) -> str:
+  """Returns the SHA-256 of named arrays, hex.
+
+  Of names, dtypes, shapes and bytes, whatever their order and the file that
+  they are in: a .npz has time stamps.
+  """
+  digest = hashlib.sha256()
+  for name in sorted(arrays):
+    array = arrays[name]
+    shape = array.shape or (1,)
+    digest.update(f"{name} {array.dtype.str} {shape} ".encode())
+    digest.update(array.tobytes())
+  return digest.hexdigest()

@@ -92,6 +92,11 @@ def leave_at_exit() -> None:
     atexit.register(leave)
 
 
+def num_processes() -> int:
+  """Returns how many processes the run has."""
+  return jax.process_count()
+
+
 def is_main() -> bool:
   """Returns whether this is process 0, the one that writes for people."""
   return jax.process_index() == 0
@@ -108,6 +113,26 @@ def from_main(number: int) -> int:
   if jax.process_count() == 1:
     return number
   return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
+def rows_from_main(rows: np.ndarray | None) -> np.ndarray:
+  """Returns process 0's rows on every process, with the same bits.
+
+  Args:
+    rows: float32 [N, D] on process 0; anything on the others.
+  """
+  shape = np.zeros(2, np.int32)
+  if is_main():
+    assert rows is not None
+    shape = np.array(rows.shape, np.int32)
+  if jax.process_count() == 1:
+    return np.asarray(rows)
+  share = multihost_utils.broadcast_one_to_all
+  shape = np.asarray(share(shape))
+  bits = np.zeros(shape, np.int32)
+  if is_main():
+    bits = np.ascontiguousarray(rows, np.float32).view(np.int32)
+  return np.asarray(share(bits)).view(np.float32)
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:

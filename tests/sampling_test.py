@@ -213,6 +213,12 @@ def _one_person():
       ),
       "images_per_person must be at least 1, got 0",
     ),
+    (
+      lambda: sampling.people_times_images(
+        index(), _KEY, num_people=2, images_per_person=2, by_count=1.5
+      ),
+      r"by_count must be in \[0, 1\], got 1.5",
+    ),
   ],
 )
 def test_impossible_draws_are_refused(call, match):

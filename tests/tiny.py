@@ -51,6 +51,12 @@ def config(objective="pair_bce", **changes):
     if objective == "pair_bce":
       c.head.name = "euclidean_logistic"
       c.objective.args = {"num_pairs": 16}
+    elif objective == "contrastive":
+      c.head.name = "euclidean_logistic"
+      c.objective.args = {"num_pairs": 16, "margin": 0.5}
+    elif objective == "triplet":
+      c.head.name = "euclidean_logistic"
+      c.objective.args = {"num_triplets": 16, "margin": 0.5}
     elif objective in ("softmax", "margin_softmax", "partial_fc"):
       c.objective.args = {"num_images": 16}
     else:

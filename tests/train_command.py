@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import time
@@ -17,15 +16,11 @@ _STARTED = []
 TESTS = pathlib.Path(__file__).parent
 
 
-def train(folder, *flags, cpu_devices=2):
-  """Starts `facesiam train`; what it says can be read from its pipes."""
+def _start(command, folder, flags):
   path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+  recipe = (f"--config={TESTS / 'tiny_recipe.py'}", f"--workdir={folder}")
   process = subprocess.Popen(
-    [
-      *(sys.executable, "-m", "facesiam_jax.cli.main", "train"),
-      *(f"--config={TESTS / 'tiny_recipe.py'}", f"--workdir={folder}"),
-      *(f"--cpu_devices={cpu_devices}", *flags),
-    ],
+    [sys.executable, *command, *recipe, *flags],
     env={**os.environ, "PYTHONPATH": path},
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
@@ -33,6 +28,12 @@ def train(folder, *flags, cpu_devices=2):
   )
   _STARTED.append(process)
   return process
+
+
+def train(folder, *flags, cpu_devices=2):
+  """Starts `facesiam train`; what it says can be read from its pipes."""
+  command = ("-m", "facesiam_jax.cli.main", "train")
+  return _start(command, folder, (f"--cpu_devices={cpu_devices}", *flags))
 
 
 def end_all():
@@ -43,16 +44,28 @@ def end_all():
     process.communicate()
 
 
-def train_two(folder, *flags):
-  """Starts two processes of two devices each."""
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
-  together = (f"--coordinator=127.0.0.1:{port}", "--num_processes=2")
-  return [
-    train(folder, *together, f"--process_id={number}", *flags)
-    for number in range(2)
-  ]
+def train_two(folder, *flags, grace_s=60):
+  """Starts launch/local.py with two processes of two devices each."""
+  launcher = (str(TESTS.parent / "launch" / "local.py"), "--processes=2")
+  options = ("--devices=2", f"--grace={grace_s}", "--", "train")
+  return _start((*launcher, *options), folder, flags)
+
+
+def child(launcher, number):
+  """Returns the process id of one of the two."""
+  listed = f"/proc/{launcher.pid}/task/{launcher.pid}/children"
+  for pid in pathlib.Path(listed).read_text().split():
+    command = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    if f"--process_id={number}".encode() in command.split(b"\0"):
+      return int(pid)
+  raise AssertionError(f"process {number} is not there")
+
+
+def said_by(number, text):
+  """Returns the lines of one of the two."""
+  start = f"[{number}] "
+  lines = [x for x in text.splitlines() if x.startswith(start)]
+  return [line.removeprefix(start) for line in lines]
 
 
 def finish(process, status=0):

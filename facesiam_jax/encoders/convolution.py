@@ -14,8 +14,9 @@ from jax import lax
 from jax.typing import ArrayLike
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-# Images per GEMM of the weight gradient: their patches stay in the cache.
-_CHUNK = 8
+# Pixels of the result per GEMM of the weight gradient: their patches stay in
+# the cache, and the sum, as large as the kernel, is not touched too often.
+_CHUNK_PIXELS = 512
 # On CPU a result of this many pixels or fewer is formed as one GEMM, and steps
 # of two from so few channels to so few features have 2x2 pixels made one.
 _FEW_PIXELS = 49
@@ -143,7 +144,9 @@ def _kernel_gradient(
 ) -> jax.Array:
   """Gradient with respect to the kernel, as GEMMs over a few images each."""
   batch, channels, features = len(images), images.shape[-1], cotangent.shape[-1]
-  extra = -batch % _CHUNK
+  pixels = math.prod(cotangent.shape[1:3])
+  size = max(min(_CHUNK_PIXELS // pixels, batch), 1)
+  extra = -batch % size
   images = jnp.pad(images, ((0, extra), *pads, (0, 0)))
   cotangent = jnp.pad(cotangent, ((0, extra), (0, 0), (0, 0), (0, 0)))
 
@@ -161,8 +164,8 @@ def _kernel_gradient(
     return total + product, None
 
   chunks = (
-    images.reshape(-1, _CHUNK, *images.shape[1:]),
-    cotangent.reshape(-1, _CHUNK, *cotangent.shape[1:]),
+    images.reshape(-1, size, *images.shape[1:]),
+    cotangent.reshape(-1, size, *cotangent.shape[1:]),
   )
   zeros = jnp.zeros((math.prod(window) * channels, features), jnp.float32)
   total, _ = lax.scan(add_chunk, zeros, chunks)
@@ -188,7 +191,7 @@ def _image_gradient(
   # Padding may be negative (it crops), which a convolution's own may not.
   padded = lax.pad(cotangent, jnp.zeros((), cotangent.dtype), spread)
   flipped = kernel[::-1, ::-1].swapaxes(2, 3)
-  return _native_conv(padded, flipped, (1, 1), ((0, 0), (0, 0)))
+  return _forward(padded, flipped, (1, 1), ((0, 0), (0, 0)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

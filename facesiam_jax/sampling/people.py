@@ -51,11 +51,13 @@ def people_times_images(
   *,
   num_people: int,
   images_per_person: int,
+  by_count: float = 0.0,
 ) -> jax.Array:
   """Draws P different people and K images of each (a "P x K" batch).
 
   The K images are different where the person has K; a person with fewer
-  contributes all of them, repeated in turn.
+  contributes all of them, repeated in turn. People are drawn one after another,
+  each time with chances in proportion to (number of images) ** by_count.
   Batch meaning: the draw is of the *global* batch.
 
   Args:
@@ -63,12 +65,15 @@ def people_times_images(
     key: a JAX random key.
     num_people: P, at most the number of identities.
     images_per_person: K, >= 1.
+    by_count: 0 makes people alike likely, 1 about their images; in between,
+      such as 0.5, where most people have a few images and some have many.
 
   Returns:
     Image rows, int32 [P * K], one person after another.
 
   Raises:
-    ValueError: if P exceeds the number of identities or K < 1.
+    ValueError: if P exceeds the number of identities, K < 1 or `by_count` is
+      outside [0, 1].
 
   Example:
     >>> import numpy as np
@@ -79,6 +84,9 @@ def people_times_images(
     ... )
     >>> sorted(set(rows.tolist()))
     [0, 1, 2, 3, 4]
+
+  References: Efraimidis and Spirakis 2006, Weighted random sampling with a
+    reservoir (draws in proportion, without replacement).
   """
   total = index.counts.shape[0]
   if not 1 <= num_people <= total:
@@ -90,8 +98,16 @@ def people_times_images(
     raise ValueError(
       f"images_per_person must be at least 1, got {images_per_person}."
     )
+  if not 0 <= by_count <= 1:
+    raise ValueError(f"by_count must be in [0, 1], got {by_count}.")
   people_key, images_key = jax.random.split(key)
-  people = jax.random.permutation(people_key, total)[:num_people]
+  if by_count:
+    # The largest of Gumbel noise plus log weights: draws without replacement.
+    noise = jax.random.gumbel(people_key, (total,))
+    chances = noise + by_count * jnp.log(index.counts.astype(jnp.float32))
+    people = jax.lax.top_k(chances, num_people)[1]
+  else:
+    people = jax.random.permutation(people_key, total)[:num_people]
   counts = index.counts[people][:, None]
   slots = jnp.arange(index.max_count)[None, :]
   # Drawn flat: a draw in two dimensions takes XLA seconds to compile.

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from facesiam_jax import heads, metrics, ops
+from facesiam_jax import heads, metrics
 from facesiam_jax.metrics import tally
 from facesiam_jax.training import recipe as recipe_lib
 from facesiam_jax.training import state as state_lib
@@ -19,13 +19,17 @@ _TARGETS = (0.01, 0.1)
 _RESAMPLES = 500
 
 
+class NothingLearned(ValueError):
+  """Photos of one person are less alike to a network than photos of two."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Scores:
   """Scores of all pairs of images of one group of people, or of several.
 
   Attributes:
-    values: similarity of each pair, float32 [P]: the trained head's logit, or
-      the cosine where the head is still to be fitted.
+    values: the head's logit of each pair, float32 [P]; before training where
+      the head is still to be fitted.
     people_a: person of the first image, int32 [P].
     people_b: person of the second image, int32 [P].
   """
@@ -60,7 +64,7 @@ def score_pairs(
 
   Args:
     recipe: of the network.
-    state: of the network; its head is used if the objective trains it.
+    state: of the network, with its head.
     embeddings: of people it was not trained on, float32 [N, D].
     identity_ids: int32 [N].
 
@@ -68,48 +72,84 @@ def score_pairs(
     Scores of the N (N - 1) / 2 pairs.
   """
   i, j = np.triu_indices(len(identity_ids), 1)
-  if recipe.objective.trains_head:
-    head = jax.device_get(state.eval_params["head"])
-    compare = jax.jit(recipe_lib.apply_head(recipe, {"head": head}))
-  else:
-    compare = jax.jit(ops.cosine_similarity)
+  head = jax.device_get(state.eval_params["head"])
+  compare = jax.jit(recipe_lib.apply_head(recipe, {"head": head}))
   values = np.asarray(compare(embeddings[i], embeddings[j]))
   return Scores(values, identity_ids[i], identity_ids[j])
 
 
+def _scaled(name: str, value: Any, scale: float, offset: float) -> np.ndarray:
+  """One parameter of a head whose logit is to be scale * logit + offset."""
+  value = np.asarray(value, np.float64)
+  if name == "bias":
+    value = scale * value + offset
+  elif name.startswith("raw_"):
+    # softplus(raw) is the weight.
+    value = heads.raw_weight(scale * np.logaddexp(0.0, value))
+  else:
+    value = scale * value
+  return np.asarray(value, np.float32)
+
+
+def scale_head(
+  params: dict[str, Any], scores: Scores
+) -> tuple[dict[str, Any], np.ndarray]:
+  """Scales and shifts a head's logit by Platt's method.
+
+  Args:
+    params: of one of `heads`, or of another whose logit is linear in them and
+      whose names are like theirs.
+    scores: its logits.
+
+  Returns:
+    (params, logits): of the fitted head, and what it says of the pairs,
+    float32 [P]: log likelihood ratios, at even odds whatever the mix of the
+    fitting pairs.
+
+  Raises:
+    NothingLearned: if photos of one person are less alike than photos of two.
+  """
+  scale, offset = metrics.fit_platt(scores.values, scores.same)
+  if scale <= 0:
+    raise NothingLearned(
+      "two images of one person are less alike than images of two people: "
+      f"the fitted scale is {scale:.3g}; train longer."
+    )
+  fitted = {
+    name: _scaled(name, value, scale, offset) for name, value in params.items()
+  }
+  logits = np.float64(scale) * scores.values + np.float64(offset)
+  return fitted, logits.astype(np.float32)
+
+
 def fit_head(
   recipe: recipe_lib.Recipe, state: state_lib.TrainState, scores: Scores
-) -> dict[str, Any]:
-  """Returns the head's variables: as trained, or fitted to the scores.
+) -> tuple[dict[str, Any], np.ndarray]:
+  """Returns the head: as trained, or fitted to the scores.
 
   Args:
     recipe: of the network.
     state: its state.
-    scores: of people it was not trained on.
+    scores: of people it was not trained on, from `score_pairs`.
 
   Returns:
-    Variables of the recipe's head. A fitted head gives the log likelihood
-    ratio: its logit is at even odds, whatever the mix of the fitting pairs.
+    (variables, logits): of the recipe's head, and what it says of the pairs,
+    float32 [P]; see `scale_head`.
 
   Raises:
-    ValueError: if a head that is to be fitted is not monotone in cosines.
+    ValueError: if a head that is to be fitted is not monotone, or the network
+      has learned nothing.
   """
+  params = jax.device_get(state.eval_params["head"])
   if recipe.objective.trains_head:
-    return {"params": jax.device_get(state.eval_params["head"])}
-  head = recipe.head
-  if not (isinstance(head, heads.CosineLogistic) and head.monotone):
+    return {"params": params}, scores.values
+  if not getattr(recipe.head, "monotone", False):
     raise ValueError(
-      "an objective that does not train the head needs the head "
-      f"'cosine_logistic' with monotone=True, got {head!r}."
+      "an objective that does not train the head needs one with monotone=True,"
+      f" such as 'cosine_logistic', got {recipe.head!r}."
     )
-  w, b = metrics.fit_platt(scores.values, scores.same)
-  if w <= 0:
-    raise ValueError(
-      "two images of one person are less alike than images of two people: "
-      f"the fitted scale is {w:.3g}; train longer."
-    )
-  raw = np.float32(heads.raw_weight(w))
-  return {"params": {"raw_scale": raw, "bias": np.float32(b)}}
+  params, logits = scale_head(params, scores)
+  return {"params": params}, logits
 
 
 def threshold_name(target_fmr: float) -> str:

@@ -84,8 +84,24 @@ class Softmax:
     return objectives.SupCon().terms(head, batch)
 
 
+def _nearest_is_own(
+  batch: objectives.Embedded, centers: jax.Array
+) -> jax.Array:
+  """Returns 1 where the own centre is the nearest, without any margin."""
+  cosines = ops.pairwise_cosine_similarity(batch.own, centers)
+  own = jnp.argmax(cosines, axis=1) == batch.own_ids
+  return own.astype(jnp.float32)
+
+
+class _Centers(Softmax):
+  """What objectives share that compare directions only: there is no bias."""
+
+  def init(self, key: jax.Array, num_people: int, dim: int) -> Any:
+    return {"centers": super().init(key, num_people, dim)["centers"]}
+
+
 @dataclasses.dataclass(frozen=True)
-class MarginSoftmax(Softmax):
+class MarginSoftmax(_Centers):
   """Softmax over cosines to class centres, with a margin at the own class.
 
   Attributes:
@@ -106,19 +122,52 @@ class MarginSoftmax(Softmax):
         f"loss must be one of {sorted(_MARGIN_LOSSES)}, got {self.loss!r}."
       )
 
-  def init(self, key: jax.Array, num_people: int, dim: int) -> Any:
-    return {"centers": super().init(key, num_people, dim)["centers"]}
-
   def terms(self, head: Any, batch: objectives.Embedded) -> objectives.Terms:
     del head  # fitted after training, on people the network has not seen
     centers = batch.params["centers"]
     values, weights = _MARGIN_LOSSES[self.loss](
       batch.own, centers, batch.own_ids, scale=self.scale, margin=self.margin
     )
-    # Without the margin: whether the own centre is the nearest.
-    cosines = ops.pairwise_cosine_similarity(batch.own, centers)
-    correct = jnp.argmax(cosines, axis=1) == batch.own_ids
-    return objectives.Terms(values, weights, correct.astype(jnp.float32))
+    correct = _nearest_is_own(batch, centers)
+    return objectives.Terms(values, weights, correct)
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaFace(_Centers):
+  """Softmax over cosines with a margin that follows the embedding's norm.
+
+  The norms' mean and deviation are those of the step's global batch; the
+  paper's running mean of them needs small batches.
+
+  Attributes:
+    num_images: images a step, over all devices; 2 or more.
+    scale: factor of the cosines, > 0.
+    margin: m, in [0, pi/2].
+    concentration: h, >= 0.
+
+  References: Kim et al. 2022, AdaFace.
+  """
+
+  scale: float = 32.0
+  margin: float = 0.4
+  concentration: float = 0.333
+
+  def terms(self, head: Any, batch: objectives.Embedded) -> objectives.Terms:
+    del head  # fitted after training, on people the network has not seen
+    centers = batch.params["centers"]
+    values, weights = losses.adaface(
+      batch.own,
+      centers,
+      batch.own_ids,
+      statistics=losses.update_norm_statistics(
+        losses.NormStatistics(), batch.columns, rate=1.0
+      ),
+      scale=self.scale,
+      margin=self.margin,
+      concentration=self.concentration,
+    )
+    correct = _nearest_is_own(batch, centers)
+    return objectives.Terms(values, weights, correct)
 
 
 @dataclasses.dataclass(frozen=True)

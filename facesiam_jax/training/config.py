@@ -13,6 +13,8 @@ _STARTS = ("random", "whitening")
 _ON_NAN = ("stop", "skip")
 _ON_COLLAPSE = ("warn", "stop")
 _FEEDS = ("auto", "resident", "streaming")
+_PER_CHANNEL = ("standardize.mean", "standardize.std")
+_DRAWN = ("contrastive", "pair_bce", "triplet")
 _PLACEHOLDER_FIELDS = ("encoder.args", "head.args", "objective.args")
 
 
@@ -65,6 +67,8 @@ def default_config() -> ml_collections.ConfigDict:
   # "validation", to calibrate on. Of a data set's own validation people,
   # where it has some.
   c.dataset.num_validation = 6
+  # People with fewer images, in all sets together, are not trained on.
+  c.dataset.min_images = 1
   # 1 = grey, 3 = colour.
   c.dataset.channels = 1
   # Side of the square in the middle of an image that is scaled to image_size,
@@ -115,6 +119,7 @@ def default_config() -> ml_collections.ConfigDict:
   c.start.shrinkage = 0.1
 
   c.standardize = ml_collections.ConfigDict()
+  # For "fixed" numbers, or tuples of one a channel.
   c.standardize.kind = "fixed"
   c.standardize.mean = 0.5
   c.standardize.std = 0.25
@@ -222,6 +227,11 @@ def _check_fields(config: ml_collections.ConfigDict) -> None:
         f"the config has an unknown field {name!r}; the fields are those of "
         "facesiam_jax.training.config.default_config()."
       )
+    if name in _PER_CHANNEL and isinstance(value, list | tuple):
+      sound = len(value) == config.dataset.channels
+      sound &= all(isinstance(number, float) for number in value)
+      _require(sound, name, value, "a number, or one float for each channel")
+      continue
     wanted = type(expected[name])
     if type(value) is not wanted and not (wanted is float and value == 0):
       raise errors.UserError(
@@ -269,6 +279,7 @@ def _validate_dataset(c: ml_collections.ConfigDict) -> None:
   _require(c.channels in (1, 3), "dataset.channels", c.channels, "1 or 3")
   _require(0 < c.crop <= 1, "dataset.crop", c.crop, "in (0, 1]")
   _require(c.memory_gb > 0, "dataset.memory_gb", c.memory_gb, "more than 0")
+  _require(c.min_images >= 1, "dataset.min_images", c.min_images, "at least 1")
 
 
 def _validate_feed(c: ml_collections.ConfigDict) -> None:
@@ -370,12 +381,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
     "in [0, 1)",
   )
   _require(0 <= c.glasses <= 1, "glasses", c.glasses, "in 0..1")
-  pairs = c.objective.name == "pair_bce"
+  drawn = c.objective.name in _DRAWN
   _require(
-    not (pairs and (c.new_people.reshape or c.new_people.shade)),
+    not (drawn and (c.new_people.reshape or c.new_people.shade)),
     "new_people",
     c.new_people.to_dict(),
-    'all 0 with objective "pair_bce", whose pairs share people',
+    f"all 0 with objective {c.objective.name!r}, whose examples share people",
   )
   needs_people = kind == "validation" and c.dataset.num_validation < 2
   _require(

@@ -71,7 +71,7 @@ class Objective(Protocol):
 
   @property
   def row_group(self) -> int:
-    """Rows that must stay on one device: 2 for pairs, else 1."""
+    """Rows that stay on one device: 2 for pairs, 3 for triplets, else 1."""
 
   @property
   def rows_per_person(self) -> int:
@@ -104,7 +104,7 @@ class Objective(Protocol):
     """Returns the same of people that are not trained on."""
 
 
-class _WithoutParameters:
+class WithoutParameters:
   """What objectives share whose loss is the same for any people."""
 
   sharded: tuple[str, ...] = ()
@@ -121,67 +121,12 @@ class _WithoutParameters:
 
 
 @dataclasses.dataclass(frozen=True)
-class PairBce(_WithoutParameters):
-  """Binary cross-entropy on the head's logits of drawn pairs.
-
-  Attributes:
-    num_pairs: pairs a step, over all devices.
-    per_image: True draws one genuine and one impostor pair for each image and
-      epoch; False draws every admissible pair alike likely.
-  """
-
-  num_pairs: int = 64
-  per_image: bool = True
-
-  row_group = 2
-  rows_per_person = 1
-  trains_head = True
-
-  @property
-  def batch_rows(self) -> int:
-    return 2 * self.num_pairs
-
-  def _draw(
-    self,
-    index: sampling.IdentityIndex,
-    key: jax.Array,
-    step: jax.Array | int,
-    num_pairs: int,
-  ) -> jax.Array:
-    if self.per_image:
-      drawn = sampling.epoch_pairs(
-        index, key, jnp.asarray(step), num_pairs=num_pairs
-      )
-    else:
-      key = jax.random.fold_in(key, step)
-      drawn = sampling.pairs(index, key, num_pairs=num_pairs)
-    return jnp.stack([drawn.left, drawn.right], axis=1).reshape(-1)
-
-  def draw(
-    self, index: sampling.IdentityIndex, seed_key: jax.Array, step: jax.Array
-  ) -> jax.Array:
-    return self._draw(index, seed_key, step, self.num_pairs)
-
-  def draw_eval(
-    self, index: sampling.IdentityIndex, seed_key: jax.Array
-  ) -> jax.Array:
-    # One genuine and one impostor pair for each image, the same every time.
-    return self._draw(index, seed_key, 0, 2 * index.order.shape[0])
-
-  def terms(self, head: Any, batch: Embedded) -> Terms:
-    same = (batch.own_ids[0::2] == batch.own_ids[1::2]).astype(jnp.int32)
-    logits = head(batch.own[0::2], batch.own[1::2])
-    values, weights = losses.binary_cross_entropy(logits, same)
-    correct = (logits >= 0) == (same == 1)
-    return Terms(values, weights, correct.astype(jnp.float32))
-
-
-@dataclasses.dataclass(frozen=True)
-class _PeopleTimesImages(_WithoutParameters):
+class _PeopleTimesImages(WithoutParameters):
   """Common to objectives over a P x K batch."""
 
   num_people: int = 16
   images_per_person: int = 8
+  by_count: float = 0.0
 
   row_group = 1
   trains_head = False
@@ -202,6 +147,7 @@ class _PeopleTimesImages(_WithoutParameters):
       jax.random.fold_in(seed_key, step),
       num_people=self.num_people,
       images_per_person=self.images_per_person,
+      by_count=self.by_count,
     )
 
   def draw_eval(
@@ -226,6 +172,7 @@ class SupCon(_PeopleTimesImages):
   Attributes:
     num_people: P.
     images_per_person: K.
+    by_count: exponent of a person's number of images in its chances, 0..1.
     temperature: of the softmax over cosines, > 0.
   """
 
@@ -251,6 +198,7 @@ class BatchHardTriplet(_PeopleTimesImages):
   Attributes:
     num_people: P.
     images_per_person: K.
+    by_count: exponent of a person's number of images in its chances, 0..1.
     margin: in plain Euclidean distance of unit vectors, 0..2.
   """
 
@@ -275,15 +223,62 @@ class BatchHardTriplet(_PeopleTimesImages):
     return Terms(values, weights, nearest_is_same(batch))
 
 
+@dataclasses.dataclass(frozen=True)
+class SemiHardTriplet(_PeopleTimesImages):
+  """Triplet margin loss on semi-hard negatives, unit embeddings.
+
+  Every pair of an anchor and a positive meets the nearest negative that is
+  farther than the positive. From random weights this learns where the hardest
+  negatives pull all embeddings together.
+
+  Attributes:
+    num_people: P.
+    images_per_person: K, at least 2.
+    by_count: exponent of a person's number of images in its chances, 0..1.
+    margin: in squared Euclidean distance of unit vectors, 0..4.
+
+  References: Schroff et al. 2015, FaceNet, section 3.2.
+  """
+
+  margin: float = 0.2
+
+  def terms(self, head: Any, batch: Embedded) -> Terms:
+    del head  # fitted after training, on people the network has not seen
+    distances = ops.pairwise_squared_distance(
+      ops.l2_normalize(batch.own), ops.l2_normalize(batch.columns)
+    )
+    chosen = mining.semi_hard(
+      distances,
+      batch.own_ids,
+      batch.column_ids,
+      anchor_rows=batch.own_rows,
+      max_positives=self.images_per_person - 1,
+    )
+    of = lambda columns: jnp.take_along_axis(distances, columns, axis=1)
+    values, weights = losses.triplet_margin(
+      of(chosen.positives).reshape(-1),
+      of(chosen.negatives).reshape(-1),
+      chosen.weights.reshape(-1),
+      margin=self.margin,
+    )
+    correct = jnp.repeat(nearest_is_same(batch), chosen.positives.shape[1])
+    return Terms(values, weights, correct)
+
+
 _HERE = "facesiam_jax.training.objectives:"
 _CLASSES = "facesiam_jax.training.classification:"
+_TUPLES = "facesiam_jax.training.tuples:"
 _OBJECTIVES = {
+  "adaface": _CLASSES + "AdaFace",
   "batch_hard_triplet": _HERE + "BatchHardTriplet",
+  "contrastive": _TUPLES + "Contrastive",
   "margin_softmax": _CLASSES + "MarginSoftmax",
-  "pair_bce": _HERE + "PairBce",
+  "pair_bce": _TUPLES + "PairBce",
   "partial_fc": _CLASSES + "PartialFc",
+  "semi_hard_triplet": _HERE + "SemiHardTriplet",
   "softmax": _CLASSES + "Softmax",
   "supcon": _HERE + "SupCon",
+  "triplet": _TUPLES + "Triplet",
 }
 
 

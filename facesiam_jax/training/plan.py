@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import os
 import re
+from importlib import metadata
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from packaging import requirements
 
 from facesiam_jax import errors, parallel
 from facesiam_jax.data import feeds, resident, streaming
@@ -101,6 +103,29 @@ class Program:
     return self.seconds[self.limit]
 
 
+def _check_libtpu() -> None:
+  """Refuses to compile without the libtpu that goes with this JAX.
+
+  With another release most programs compile and some end in an internal error
+  of the compiler.
+  """
+  if importlib.util.find_spec("libtpu") is None:
+    raise errors.UserError(
+      "compiling for TPUs needs libtpu, which the extra `plan` brings: "
+      "pip install 'facesiam_jax[plan]'."
+    )
+  found = metadata.version("libtpu")
+  for line in metadata.requires("jax") or ():
+    wanted = requirements.Requirement(line)
+    if wanted.name == "libtpu" and not wanted.specifier.contains(
+      found, prereleases=True
+    ):
+      raise errors.UserError(
+        f"libtpu {found} does not go with jax {jax.__version__}, and its "
+        f"compiler may fail: pip install 'libtpu{wanted.specifier}'."
+      )
+
+
 def open_mesh(topology: str) -> Mesh:
   """Returns a mesh over the chips of a topology, which nothing can run on.
 
@@ -111,14 +136,11 @@ def open_mesh(topology: str) -> Mesh:
     A mesh as from `parallel.make_mesh`.
 
   Raises:
-    errors.UserError: if libtpu is missing or the topology is none.
+    errors.UserError: if libtpu is missing or goes with another JAX, or the
+      topology is none.
   """
   chip = chips.of_topology(topology)
-  if importlib.util.find_spec("libtpu") is None:
-    raise errors.UserError(
-      "compiling for TPUs needs libtpu, which the extra `plan` brings: "
-      "pip install 'facesiam_jax[plan]'."
-    )
+  _check_libtpu()
   for name, value in _WITHOUT_TPU.items():
     os.environ.setdefault(name, value)
   from jax.experimental import topologies
@@ -322,12 +344,19 @@ def embedding_size(config: ml_collections.ConfigDict) -> int:
 
 
 def trace_search(
-  mesh: Mesh, *, size: int, dim: int, queries: int, k: int
+  mesh: Mesh,
+  *,
+  size: int,
+  dim: int,
+  queries: int,
+  k: int,
+  dtype: str = "float32",
 ) -> tuple[str, jax.stages.Traced]:
   """Traces the exact search of a gallery that is split over the devices.
 
   Every device finds the best of its own templates for all queries, and all
-  merge what all found.
+  merge what all found. Of a gallery in few bytes it is the search for the
+  candidates, whose float32 rows the hosts then compare.
 
   Args:
     mesh: of devices that need not be there.
@@ -335,6 +364,7 @@ def trace_search(
     dim: size of an embedding.
     queries: embeddings looked for at a time.
     k: templates returned for each.
+    dtype: what the gallery is kept in: "float32", "int8" or "bfloat16".
 
   Returns:
     (the search in words, the traced program).
@@ -344,14 +374,22 @@ def trace_search(
   shape: Any = lambda spec, dtype, *lengths: jax.ShapeDtypeStruct(
     lengths, dtype, sharding=NamedSharding(mesh, spec)
   )
-  find: Any = search.searcher(mesh, k=k, metric="cosine")
-  what = f"search for {queries} faces among {size} of {dim} numbers, k = {k}"
-  shards = search.Shards(
-    shape(split, jnp.float32, rows, dim),
-    shape(split, jnp.bool_, rows),
-    shape(split, jnp.int32, rows),
+  numbers = shape(split, dtype, rows, dim)
+  labels = (shape(split, jnp.bool_, rows), shape(split, jnp.int32, rows))
+  what = (
+    f"search for {queries} faces among {size} of {dim} numbers in {dtype}, "
+    f"k = {k}"
   )
-  return what, find.trace(
-    shards,
-    shape(copied, jnp.float32, queries, dim),
-  )
+  find: Any
+  shards: Any
+  if dtype == "float32":
+    find = search.searcher(mesh, k=k, metric="cosine")
+    shards = search.Shards(numbers, *labels)
+  else:
+    look = search.first_look(k)
+    what = f"{what} by {look} candidates"
+    find = search.candidate_searcher(mesh, k=look, metric="cosine")
+    each = shape(split, jnp.float32, rows)
+    compact = search.Compact(numbers, each, each, each)
+    shards = search.CompactShards(compact, *labels)
+  return what, find.trace(shards, shape(copied, jnp.float32, queries, dim))

@@ -7,6 +7,7 @@ may be another; parameters.txt says what is trained, and is the same each time.
 import json
 import pathlib
 import platform
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -62,6 +63,23 @@ def _devices() -> list[dict[str, Any]]:
     }
     for device in jax.devices()
   ]
+
+
+def facts() -> dict[str, Any]:
+  """Returns what made a result: the command, commit, Python and versions."""
+  return {
+    "command": _command(),
+    "commit": _commit(),
+    "python": platform.python_version(),
+    "versions": _versions(),
+  }
+
+
+def _command() -> str:
+  """Returns the command line as one would type it."""
+  program, *words = sys.argv
+  # `cli.main` puts the verb into the first word.
+  return f"{pathlib.PurePath(program).name} {shlex.join(words)}".rstrip()
 
 
 def write_run(workdir: pathlib.Path) -> None:

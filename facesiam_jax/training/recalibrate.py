@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from facesiam_jax import bundle as bundle_lib
-from facesiam_jax import errors, heads, metrics
-from facesiam_jax.training import calibrate
+from facesiam_jax import errors, metrics
+from facesiam_jax.training import calibrate, open_set
 
 _MIN_PEOPLE = 2
 # Every pair is scored and drawn anew many times: 4.5 million of them.
@@ -64,19 +64,6 @@ def score(
   return calibrate.Scores(logits[i, j], people[i], people[j])
 
 
-def _scaled(name: str, value: Any, scale: float, offset: float) -> np.ndarray:
-  """One parameter of a head whose logit is to be scale * logit + offset."""
-  value = np.asarray(value, np.float64)
-  if name == "bias":
-    value = scale * value + offset
-  elif name.startswith("raw_"):
-    # softplus(raw) is the weight.
-    value = heads.raw_weight(scale * np.logaddexp(0.0, value))
-  else:
-    value = scale * value
-  return np.asarray(value, np.float32)
-
-
 def fit_head(
   bundle: bundle_lib.Bundle, scores: calibrate.Scores
 ) -> tuple[dict[str, Any], np.ndarray]:
@@ -94,19 +81,17 @@ def fit_head(
     errors.UserError: if photos of one person are less alike than photos of
       two.
   """
-  scale, offset = metrics.fit_platt(scores.values, scores.same)
-  if scale <= 0:
+  try:
+    params, logits = calibrate.scale_head(
+      bundle.variables["head"]["params"], scores
+    )
+  except calibrate.NothingLearned as error:
     raise errors.UserError(
       "to this bundle two photos of one person look less alike than photos of "
       "two people; check that each folder holds one person, and how the "
       "photos are cropped."
-    )
-  params = {
-    name: _scaled(name, value, scale, offset)
-    for name, value in bundle.variables["head"]["params"].items()
-  }
-  logits = np.float64(scale) * scores.values + np.float64(offset)
-  return {"params": params}, logits.astype(np.float32)
+    ) from error
+  return {"params": params}, logits
 
 
 def _check_supported(
@@ -166,6 +151,7 @@ def recalibrate(
       "num_people": len(np.union1d(scores.people_a, scores.people_b)),
       "num_genuine": int(np.sum(scores.same)),
       "num_impostor": int(np.sum(1 - scores.same)),
+      "open_set": open_set.record(logits, scores, found),
     },
   }
   return spec, {"encoder": bundle.variables["encoder"], "head": head}

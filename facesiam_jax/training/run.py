@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -19,6 +18,7 @@ from facesiam_jax.training import (
   calibrate,
   loop,
   measuring,
+  open_set,
   preemption,
   provenance,
 )
@@ -105,6 +105,7 @@ def _spec(
   thresholds: dict[str, Any],
   scores: calibrate.Scores,
   alignment: str,
+  strangers: dict[str, Any],
 ) -> dict[str, Any]:
   return {
     "encoder": config.encoder.to_dict(),
@@ -128,6 +129,7 @@ def _spec(
       "num_people": len(np.unique(scores.people_a)),
       "num_genuine": int(np.sum(scores.same)),
       "num_impostor": int(np.sum(1 - scores.same)),
+      "open_set": strangers,
     },
     "config": config.to_dict(),
   }
@@ -158,12 +160,7 @@ def make_bundle(
     ValueError: if the network has learned nothing that can be calibrated.
   """
   recipe = recipe_lib.make_recipe(config)
-  head = calibrate.fit_head(recipe, state, scores)
-  logits = scores.values
-  if not recipe.objective.trains_head:
-    logits = np.asarray(
-      recipe.head.apply(head, jnp.asarray(logits), method="from_scores")
-    )
+  head, logits = calibrate.fit_head(recipe, state, scores)
   thresholds = calibrate.thresholds(
     logits, scores, config.calibration.target_fmr
   )
@@ -178,7 +175,10 @@ def make_bundle(
     image,
   )
   dim = embedding.shape[1]
-  spec = _spec(config, image_shape, dim, thresholds, scores, alignment)
+  strangers = open_set.record(logits, scores, thresholds)
+  spec = _spec(
+    config, image_shape, dim, thresholds, scores, alignment, strangers
+  )
   return bundle_lib.save(workdir / BUNDLE, spec, variables)
 
 
@@ -212,7 +212,7 @@ def _held(
   workdir: str | os.PathLike[str], config: ml_collections.ConfigDict
 ) -> Iterator[pathlib.Path]:
   """Holds the directory for this run; process 0 for all."""
-  with contextlib.ExitStack() as stack:
+  with workdir_lib.told_when_full(workdir), contextlib.ExitStack() as stack:
     if parallel.is_main():
       folder = stack.enter_context(workdir_lib.locked(workdir))
       workdir_lib.claim(folder, config)

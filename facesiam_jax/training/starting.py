@@ -1,5 +1,6 @@
 """What the first step starts from: a bundle's weights, a fit in closed form."""
 
+import json
 import logging
 from typing import Any
 
@@ -46,7 +47,8 @@ def _from_bundle(
   given = {"batch_stats": {}, **bundle.variables["encoder"]}
   names = (bundle.spec["encoder"]["name"], config.encoder.name)
   _check_same_architecture(path, given, variables, names)
-  if bundle.spec["standardize"] != config.standardize.to_dict():
+  # Through JSON, which knows no tuples, as the bundle's did.
+  if bundle.spec["standardize"] != json.loads(config.standardize.to_json()):
     logging.getLogger(__name__).warning(
       "the encoder of %s was trained on faces standardized by %s, and this "
       "config's are by %s.",

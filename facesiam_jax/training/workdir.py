@@ -61,6 +61,31 @@ def locked(workdir: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     yield path
 
 
+@contextlib.contextmanager
+def told_when_full(workdir: str | os.PathLike[str]) -> Iterator[None]:
+  """Says in one sentence that the disk is full, wherever that was met.
+
+  Args:
+    workdir: the run's directory.
+
+  Yields:
+    Nothing.
+
+  Raises:
+    errors.UserError: where writing failed for want of room.
+  """
+  try:
+    yield
+  except OSError as error:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+      raise
+    raise errors.UserError(
+      f"no space left for the run in --workdir={os.fspath(workdir)}; free some "
+      "and run the same command again, it resumes from the last complete "
+      "checkpoint."
+    ) from error
+
+
 def read_config(workdir: str | os.PathLike[str]) -> ml_collections.ConfigDict:
   """Returns the config of the run in a directory.
 

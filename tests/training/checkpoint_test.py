@@ -102,26 +102,42 @@ def test_all_damaged_is_an_error(tmp_path):
     _restored(tmp_path)
 
 
-def _placed(recipe, state, mesh):
-  specs = recipe_lib.partition(recipe, state)
-  place = lambda spec: jax.sharding.NamedSharding(mesh, spec)
-  return jax.device_put(state, jax.tree.map(place, specs)), specs
+class _Elastic:
+  """One recipe's state, data and compiled steps on any number of devices."""
+
+  def __init__(self, objective):
+    config = tiny.config(
+      objective,
+      optimizer__momentum=0.9,
+      encoder__name="run_test_encoders:Normed",
+      encoder__args={},
+    )
+    recipe = recipe_lib.make_recipe(config)
+    self.recipe = dataclasses.replace(recipe, num_people=8)
+    # On the host: made once, placed anew on each mesh.
+    self.begun = jax.device_get(
+      recipe_lib.init_state(self.recipe, (16, 16, 1), 8)
+    )
+    self.specs = recipe_lib.partition(self.recipe, self.begun)
+
+  def on(self, devices):
+    """Returns (state, data, steps) on these devices."""
+    mesh = parallel.make_mesh(devices)
+    place = lambda spec: jax.sharding.NamedSharding(mesh, spec)
+    state = jax.device_put(self.begun, jax.tree.map(place, self.specs))
+    split = tiny.split()
+    data = resident.make_resident(split.images, split.identity_ids)
+    steps = step_lib.make_train_steps(
+      self.recipe, mesh, 1, state_spec=self.specs
+    )
+    return state, parallel.replicate(data, mesh), steps
 
 
-def _go_on(recipe, folder, devices, num_steps):
-  """Restores on some devices; returns losses, the first move, the end."""
-  mesh = parallel.make_mesh(devices)
-  split = tiny.split()
-  data = parallel.replicate(
-    resident.make_resident(split.images, split.identity_ids), mesh
-  )
-  template, specs = _placed(
-    recipe, recipe_lib.init_state(recipe, (16, 16, 1), 8), mesh
-  )
+def _go_on(folder, template, data, steps, num_steps):
+  """Restores and goes on; returns losses, the first move, the end."""
   with checkpoint.Checkpointer(folder) as saver:
     state, _ = saver.restore_latest(template)
   assert int(state.step) == 2
-  steps = step_lib.make_train_steps(recipe, mesh, 1, state_spec=specs)
   before, losses = jax.device_get(state.params), []
   for number in range(num_steps):
     state, metrics = steps(state, data)
@@ -137,33 +153,19 @@ def test_a_run_of_eight_devices_goes_on_with_fewer(
   tmp_path, devices, objective
 ):
   """The first step nearly to rounding; over 20 steps the bound is 1e-3."""
-  config = tiny.config(
-    objective,
-    optimizer__momentum=0.9,
-    encoder__name="run_test_encoders:Normed",
-    encoder__args={},
-  )
-  with config.unlocked():
-    if objective == "partial_fc":
-      config.objective.args = {"num_images": 16}
-  recipe = dataclasses.replace(recipe_lib.make_recipe(config), num_people=8)
-  mesh = parallel.make_mesh(devices)
-  split = tiny.split()
-  data = parallel.replicate(
-    resident.make_resident(split.images, split.identity_ids), mesh
-  )
-  state = recipe_lib.init_on_mesh(recipe, (16, 16, 1), 8, mesh)
-  specs = recipe_lib.partition(recipe, state)
-  steps = step_lib.make_train_steps(recipe, mesh, 1, state_spec=specs)
+  elastic = _Elastic(objective)
+  template, data, steps = elastic.on(devices)
+  state, _, _ = elastic.on(devices)  # another copy: steps reuse its memory
   for _ in range(2):
     state, _ = steps(state, data)
   with checkpoint.Checkpointer(tmp_path) as saver:
     saver.save(2, state, None)
-  expected, moved, end = _go_on(recipe, tmp_path, devices, 20)
+  expected, moved, end = _go_on(tmp_path, template, data, steps, 20)
   norm = float(optax.tree.norm(moved))
   assert norm > 1e-3
   for count in (1, 2, 4):
-    losses, also, finish = _go_on(recipe, tmp_path, devices[:count], 20)
+    fewer = elastic.on(devices[:count])
+    losses, also, finish = _go_on(tmp_path, *fewer, 20)
     np.testing.assert_allclose(losses[0], expected[0], rtol=1e-6)
     apart = float(optax.tree.norm(jax.tree.map(np.subtract, moved, also)))
     # The parameters' own rounding, 6e-8 of their size, is in the difference.

@@ -1,15 +1,18 @@
 """Tests of configs: every recipe builds; every bad field is named."""
 
+import dataclasses
 import importlib.util
 import pathlib
+import types
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 import tiny
 
-from facesiam_jax import errors, parallel
-from facesiam_jax.data import olivetti, resident, sets
+from facesiam_jax import errors, metrics, parallel
+from facesiam_jax.data import resident, sets
 from facesiam_jax.training import calibrate, loop, objectives
 from facesiam_jax.training import config as config_lib
 from facesiam_jax.training import recipe as recipe_lib
@@ -38,15 +41,11 @@ def test_recipes_build_a_step(path, num_devices, devices):
   config = _load(path)
   config_lib.validate(config)
   recipe = recipe_lib.make_recipe(config)
-  train, _, _ = olivetti.person_split(
-    config.dataset.fold, num_validation=config.dataset.num_validation
+  shape = (config.image_size, config.image_size, config.dataset.channels)
+  data = resident.make_resident(
+    np.zeros((240, *shape), np.uint8), np.repeat(np.arange(48), 5)
   )
-  size = config.image_size
-  images = np.zeros((10 * len(train), size, size, 1), np.uint8)
-  data = resident.make_resident(images, np.repeat(train, 10))
-  state = jax.eval_shape(
-    lambda: recipe_lib.init_state(recipe, (size, size, 1), 24)
-  )
+  state = jax.eval_shape(lambda: recipe_lib.init_state(recipe, shape, 48))
   mesh = parallel.make_mesh(devices[:num_devices])
   chunk = loop.resolve_steps_per_call(config)
   steps = step_lib.make_train_steps(recipe, mesh, chunk)
@@ -181,24 +180,85 @@ def test_thresholds_meet_their_targets():
     assert entry["interval"] is None and "30 people" in entry["interval_reason"]
 
 
+def _untrained(objective, **changes):
+  """A recipe, and a state of its head alone."""
+  recipe = recipe_lib.make_recipe(tiny.config(objective, **changes))
+  zeros = np.zeros((1, 10), np.float32)
+  params = recipe.head.init(jax.random.key(0), zeros, zeros)["params"]
+  return recipe, types.SimpleNamespace(eval_params={"head": params})
+
+
 def test_a_fitted_head_gives_log_likelihood_ratios(devices):
   """Cosines of two Gaussians: the fitted logit is near their exact one."""
   rng = np.random.default_rng(0)
   same = np.arange(40000) % 10 == 0
   cosines = rng.normal(np.where(same, 0.6, 0.2), 0.15).astype(np.float32)
   scores = calibrate.Scores(cosines, np.zeros(40000), np.where(same, 0, 1))
-  recipe = recipe_lib.make_recipe(tiny.config("supcon"))
-  variables = calibrate.fit_head(recipe, None, scores)
+  recipe, head = _untrained("supcon")
+  logits = 10.0 * cosines - 5.0  # as the head says before it is fitted
+  scores = dataclasses.replace(scores, values=logits)
+  variables, fitted = calibrate.fit_head(recipe, head, scores)
   points = np.array([0.1, 0.4, 0.7], np.float32)
   logits = recipe.head.apply(variables, points, method="from_scores")
   exact = (0.6 - 0.2) / 0.15**2 * (points - 0.4)
   np.testing.assert_allclose(logits, exact, atol=0.15 * np.abs(exact).max())
+  again = recipe.head.apply(variables, cosines[:50], method="from_scores")
+  np.testing.assert_allclose(fitted[:50], again, rtol=1e-4, atol=1e-4)
 
 
 def test_a_network_that_learned_nothing_is_not_calibrated():
   same = np.arange(400) % 4 == 0
   cosines = np.where(same, 0.1, 0.5).astype(np.float32)
   scores = calibrate.Scores(cosines, np.zeros(400), np.where(same, 0, 1))
-  recipe = recipe_lib.make_recipe(tiny.config("supcon"))
   with pytest.raises(ValueError, match="train longer"):
-    calibrate.fit_head(recipe, None, scores)
+    calibrate.fit_head(*_untrained("supcon"), scores)
+
+
+HEADS = {
+  "abs_difference_logistic": {"monotone": True},
+  "chi_square_logistic": {"monotone": True},
+  "cosine_logistic": {},
+  "euclidean_logistic": {"squared": True},
+  "l1_logistic": {},
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_any_monotone_head_can_be_fitted(name):
+  """The fitted head says of embeddings what the fit says of their scores."""
+  recipe, state = _untrained("triplet", head__name=name, head__args=HEADS[name])
+  rng = np.random.default_rng(0)
+  ids = np.repeat(np.arange(8), 5)
+  embeddings = rng.normal(size=(8, 10))[ids] + rng.normal(size=(40, 10))
+  embeddings = embeddings.astype(np.float32)
+  scores = calibrate.score_pairs(recipe, state, embeddings, ids)
+  variables, logits = calibrate.fit_head(recipe, state, scores)
+  i, j = np.triu_indices(40, 1)
+  said = recipe.head.apply(variables, embeddings[i], embeddings[j])
+  np.testing.assert_allclose(said, logits, rtol=1e-3, atol=1e-3)
+  same = ids[i] == ids[j]
+  assert logits[same].mean() > 0 > logits[~same].mean()
+  slope, offset = metrics.fit_platt(logits, same)
+  assert (slope, offset) == pytest.approx((1, 0), abs=1e-3)
+
+
+def test_a_head_that_is_not_monotone_is_not_fitted():
+  wrong = _untrained("triplet", head__name="abs_difference_logistic")
+  scores = calibrate.Scores(np.ones(3), np.arange(3), np.zeros(3))
+  with pytest.raises(ValueError, match="needs one with monotone=True"):
+    calibrate.fit_head(*wrong, scores)
+
+
+@pytest.mark.parametrize(
+  "mean, match",
+  [((0.1, 0.2), "standardize.mean must be a number, or one float"),
+   ((0.1, "a", 0.2), "standardize.mean must be a number, or one float")],
+)  # fmt: skip
+def test_standardisation_by_channel_has_a_number_for_each(mean, match):
+  given = {"kind": "fixed", "mean": (0.1, 0.2, 0.3), "std": 0.5}
+  config = tiny.config("triplet", dataset__channels=3)
+  config.standardize = ml_collections.ConfigDict(given)
+  config_lib.validate(config)
+  config.standardize = ml_collections.ConfigDict({**given, "mean": mean})
+  with pytest.raises(errors.UserError, match=match):
+    config_lib.validate(config)

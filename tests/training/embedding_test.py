@@ -40,7 +40,13 @@ def _one_step(objective, devices, **changes):
 
 @pytest.mark.parametrize(
   "objective, num_devices, parts",
-  [("supcon", 2, 4), ("pair_bce", 1, 2), ("batch_hard_triplet", 1, 8)],
+  [
+    ("supcon", 2, 4),
+    ("pair_bce", 1, 2),
+    ("batch_hard_triplet", 1, 8),
+    ("triplet", 2, 3),  # 8 rows a part: triplets lie across two of them
+    pytest.param("contrastive", 2, 2, marks=pytest.mark.soak),
+  ],
 )
 def test_parts_are_as_one_batch(devices, objective, num_devices, parts):
   """The tiny encoder drops out, row by row, and normalises no batch."""

@@ -4,10 +4,16 @@
 
 FOLDER is mounted anew as a small disk in memory, so this must run in a mount
 namespace of its own. The run is given room for 0/PARTS, 1/PARTS, ... of what
-it writes, must say each time that the disk is full, and must end with the bits
-of an undisturbed run once there is room. Prints what each attempt said.
+an undisturbed one took, must say that the disk is full, and must end with the
+bits of the undisturbed run once there is room. Prints what each attempt said.
+
+How much a run takes is not the same each time: tensorstore writes a checkpoint
+as 20 to 40 files, by how its threads happen to meet, and so one run took 0.54
+MB and the next 0.76. With more than half of the room a run may fit; with less
+it must not.
 """
 
+import faulthandler
 import os
 import pathlib
 import subprocess
@@ -50,10 +56,10 @@ def _fill(folder, room):
 
 
 def _try(folder):
-  """Trains; returns the error, or None where there was none."""
+  """Trains; returns what a user is told, or None where all was done."""
   try:
     run.train(tiny.config(ema_decay=0.9), folder)
-  except (errors.UserError, OSError) as error:
+  except errors.UserError as error:
     return str(error)
   return None
 
@@ -69,11 +75,15 @@ def main():
     folder = disk / f"run-{part}"
     ballast = _fill(disk, needed * part // parts)
     said = _try(folder)
-    assert said is not None, f"part {part}: trained on a full disk"
-    assert "no space left" in said.lower(), said
-    assert not (folder / "bundle" / "bundle.json").exists()
+    if said is None:
+      assert 2 * part > parts, f"part {part}: trained on a full disk"
+      said = "there was room for the whole run"
+    else:
+      assert "no space left" in said.lower(), said
+      assert not (folder / "bundle" / "bundle.json").exists()
     step = (metric_writer.read_metrics(folder) or [{"step": 0}])[-1]["step"]
-    print(f"{part}/{parts} after step {step}: {said}".replace(str(disk), ""))
+    told = f"{part}/{parts} after step {step}: {said}"
+    print(told.replace(str(disk), ""), flush=True)
     ballast.unlink()
     assert _try(folder) is None, "there was room again"
     for a, b in zip(_weights(whole), _weights(folder), strict=True):
@@ -85,5 +95,6 @@ def main():
 
 
 if __name__ == "__main__":
+  faulthandler.enable()  # says where, should a signal end this
   jax.config.update("jax_num_cpu_devices", 8)
   main()

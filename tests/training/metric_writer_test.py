@@ -3,24 +3,12 @@
 import json
 import os
 import pathlib
-import struct
 
+import event_files
 import pytest
 from tensorboardX.proto import event_pb2
 
 from facesiam_jax.training import metric_writer
-
-
-def _events(folder):
-  """Reads event files as TensorBoard does: length, its check, data, check."""
-  events = []
-  for path in sorted(folder.glob("events*")):
-    data = path.read_bytes()
-    while data:
-      (length,) = struct.unpack("<Q", data[:8])
-      events.append(event_pb2.Event.FromString(data[12 : 12 + length]))
-      data = data[16 + length :]
-  return events
 
 
 def _write(folder, first, last, step=-1):
@@ -40,7 +28,7 @@ def test_rows_times_and_events(tmp_path):
   assert json.loads(times[1]) == {"step": 2, "seconds": 0.5}
   scalars = {
     (value.tag, event.step): value.simple_value
-    for event in _events(tmp_path / "tensorboard")
+    for event in event_files.read(tmp_path / "tensorboard")
     for value in event.summary.value
   }
   assert scalars == {
@@ -60,7 +48,7 @@ def test_resuming_cuts_back_and_says_so(tmp_path):
   assert [row["step"] for row in rows] == [1, 2, 3, 4]
   starts = [
     event.step
-    for event in _events(tmp_path / "tensorboard")
+    for event in event_files.read(tmp_path / "tensorboard")
     if event.session_log.status == event_pb2.SessionLog.START
   ]
   assert starts == [0, 3]

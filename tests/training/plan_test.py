@@ -181,16 +181,35 @@ def test_a_batch_that_does_not_divide_is_refused():
 
 
 def test_gallery_search():
-  what, traced = plan.trace_search(_mesh(), size=100, dim=24, queries=16, k=3)
+  what, traced = plan.trace_search(
+    _mesh(), size=79_999, dim=64, queries=16, k=3
+  )
   found = plan.measure(what, traced, _CHIP, _DEVICES)
-  rows = 13  # 100 over 8, filled up
-  assert found.memory.arguments >= rows * 24 * 4 + 16 * 24 * 4
+  rows = 10_000  # 79,999 over 8, filled up
+  assert found.memory.arguments >= rows * 64 * 4 + 16 * 64 * 4
   (gather,) = found.collectives
   # Scores and ids of the 3 best of each device for each query.
   assert gather.kind == "all-gather"
   assert gather.num_bytes * gather.times == 2 * 16 * 3 * 4 * _DEVICES
-  block = 8192  # a product's fixed shape, six times in bfloat16
-  assert found.unit_flops > 6 * 2 * 16 * block * 24
+  product = 6 * 2 * 16 * rows * 64  # six times in bfloat16
+  assert product < found.unit_flops < 2 * product
+
+
+def test_gallery_search_in_int8():
+  what, traced = plan.trace_search(
+    _mesh(), size=79_999, dim=64, queries=16, k=3, dtype="int8"
+  )
+  found = plan.measure(what, traced, _CHIP, _DEVICES)
+  assert "in int8, k = 3 by 64 candidates" in what
+  # A byte a number; scale, residual, length and id; whether it is valid.
+  rows = 10_000
+  arguments = rows * (64 + 4 * 4 + 1) + 16 * 64 * 4
+  assert found.memory.arguments == pytest.approx(arguments, abs=64)
+  (gather,) = found.collectives
+  assert gather.num_bytes * gather.times == 2 * 16 * 64 * 4 * _DEVICES
+  # Products of whole numbers are made once.
+  product = 2 * 16 * rows * 64
+  assert product < found.unit_flops < 2 * product
 
 
 def test_embedding_size():
@@ -207,6 +226,15 @@ def test_without_libtpu_the_extra_is_named(monkeypatch):
   monkeypatch.setattr(plan.importlib.util, "find_spec", lambda _: None)
   with pytest.raises(errors.UserError, match=r"facesiam_jax\[plan\]"):
     plan.open_mesh("v5e:2x2")
+
+
+def test_a_libtpu_of_another_jax_is_refused(monkeypatch):
+  monkeypatch.setattr(plan.importlib.util, "find_spec", lambda _: True)
+  monkeypatch.setattr(plan.metadata, "version", lambda _: "0.0.9")
+  with pytest.raises(errors.UserError) as told:
+    plan.open_mesh("v5e:2x2")
+  assert "libtpu 0.0.9 does not go with jax" in str(told.value)
+  assert "pip install 'libtpu==" in str(told.value)
 
 
 class TestTpu:

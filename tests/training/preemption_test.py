@@ -90,8 +90,8 @@ def _ended():
   train_command.end_all()
 
 
-_LONG = ("--config.num_steps=400", "--config.log_every=5")
-_LONG += ("--config.eval_every=200", "--config.checkpoint_every=200")
+_LONG = ("--config.num_steps=200", "--config.log_every=5")
+_LONG += ("--config.eval_every=100", "--config.checkpoint_every=100")
 
 
 @pytest.mark.slow
@@ -103,9 +103,9 @@ def test_sigterm_saves_and_exits_with_75(tmp_path):
   assert "run the same command again to go on" in told
   rows = metric_writer.read_metrics(tmp_path)
   (saved,) = (int(p.name) for p in (tmp_path / "checkpoints").iterdir())
-  assert rows[-1]["step"] <= saved < 400
+  assert rows[-1]["step"] <= saved < 200
   assert not (tmp_path / "bundle").exists()
   train_command.finish(train_command.train(tmp_path, *_LONG))
   steps = [r["step"] for r in metric_writer.read_metrics(tmp_path)]
-  assert steps == sorted(steps) and steps[-1] == 400
+  assert steps == sorted(steps) and steps[-1] == 200
   assert (tmp_path / "bundle" / "bundle.json").exists()

@@ -1,10 +1,19 @@
-"""Tests of a run of two processes with two devices each."""
+"""Tests of a run of two processes with two devices each, by launch/local.py."""
 
+import json
+import os
+import re
+import signal
+
+import jax
 import numpy as np
 import pytest
+import tiny
+import tiny_recipe
 import train_command
 
-from facesiam_jax.training import metric_writer
+from facesiam_jax import parallel
+from facesiam_jax.training import loop, metric_writer, run
 
 pytestmark = pytest.mark.slow
 
@@ -23,13 +32,24 @@ def _ended():
 def two(tmp_path_factory):
   """What an undisturbed run of two processes leaves behind and says."""
   folder = tmp_path_factory.mktemp("two")
-  processes = train_command.train_two(folder)
-  return folder, [train_command.finish(process) for process in processes]
+  return folder, train_command.finish(train_command.train_two(folder))
 
 
-def test_two_processes_learn_as_one(two, tmp_path):
-  train_command.finish(train_command.train(tmp_path, cpu_devices=4))
-  one, both = map(metric_writer.read_metrics, (tmp_path, two[0]))
+def _alone(folder, monkeypatch, num_devices):
+  """Metrics of the same run in this process, on so many of its devices."""
+  config = tiny_recipe.get_config()
+  data = tiny.load(config.dataset, config.image_size)
+  mesh = parallel.make_mesh(jax.devices()[:num_devices])
+  monkeypatch.setattr(parallel, "make_mesh", lambda: mesh)
+  splits = [run.split_of(data, p) for p in (data.train, data.validation)]
+  loop.fit(config, folder, *splits)
+  return metric_writer.read_metrics(folder)
+
+
+@pytest.mark.parametrize("num_devices", [1, 2, 4, 8])
+def test_two_processes_learn_as_one(two, tmp_path, monkeypatch, num_devices):
+  one = _alone(tmp_path, monkeypatch, num_devices)
+  both = metric_writer.read_metrics(two[0])
   assert len(one) == len(both) == 9
   for a, b in zip(one, both, strict=True):
     assert (a["step"], a["split"]) == (b["step"], b["split"])
@@ -37,56 +57,72 @@ def test_two_processes_learn_as_one(two, tmp_path):
   np.testing.assert_allclose(one[0]["loss"], both[0]["loss"], rtol=1e-6)
 
 
+def _is_gloo(line):
+  """Whether a line holds words of Gloo alone: its threads mix them."""
+  words = r"\[Gloo\]|Rank|is|connected|to|peer|ranks|Expected|number|of|[\d.:]"
+  return not re.sub(words, "", line).strip()
+
+
 def test_only_process_0_writes_and_speaks(two):
-  folder, ((said, told), (other_said, other_told)) = two
+  folder, spoken = two
+  (said, told), (other_said, other_told) = (
+    ["\n".join(train_command.said_by(number, text)) for text in spoken]
+    for number in range(2)
+  )
   assert "fingerprint" in said and "images/s" in told
-  others = [x for x in other_said.splitlines() if not x.startswith("[Gloo]")]
+  others = [x for x in other_said.splitlines() if not _is_gloo(x)]
   assert not others and "images/s" not in other_told
   assert len(list((folder / "tensorboard").iterdir())) == 1
   assert (folder / "bundle" / "bundle.json").exists()
   kept = {int(path.name) for path in (folder / "checkpoints").iterdir()}
   assert {4, 6} <= kept
   assert kept == {int(p.stem) for p in (folder / "manifests").glob("*.json")}
+  facts = json.loads((folder / "run.json").read_text())
+  assert facts["processes"] == 2
+  assert [one["process"] for one in facts["devices"]] == [0, 0, 1, 1]
 
 
 def test_sigterm_to_one_stops_both_at_one_step(tmp_path):
-  processes = train_command.train_two(tmp_path, *LONG)
-  train_command.wait_for_lines(processes[0], tmp_path, 2)
-  processes[1].terminate()
-  told = [train_command.finish(process, status=75)[1] for process in processes]
-  (step,) = {text.split("saved at step ")[1].split()[0] for text in told}
-  assert 0 < int(step) < 200
-  assert (tmp_path / "checkpoints" / step).is_dir()
+  launcher = train_command.train_two(tmp_path, *LONG)
+  train_command.wait_for_lines(launcher, tmp_path, 2)
+  os.kill(train_command.child(launcher, 1), signal.SIGTERM)
+  _, told = train_command.finish(launcher, status=75)
+  saved = [
+    text.split("saved at step ")[1].split()[0]
+    for number in range(2)
+    for text in train_command.said_by(number, told)
+    if "saved at step " in text
+  ]
+  assert len(saved) == 2 and len(set(saved)) == 1
+  assert 0 < int(saved[0]) < 200
+  assert (tmp_path / "checkpoints" / saved[0]).is_dir()
 
 
 @pytest.fixture(scope="module")
 def long_two(tmp_path_factory):
   """An undisturbed run that is long enough to be killed in."""
   folder = tmp_path_factory.mktemp("long")
-  for process in train_command.train_two(folder, *LONG):
-    train_command.finish(process)
+  train_command.finish(train_command.train_two(folder, *LONG))
   return folder
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("lines", [1, 12, 17, 30, 47])
 def test_killed_processes_end_with_the_same_bits(long_two, tmp_path, lines):
-  """One dies at once, the other when its launcher notices."""
-  processes = train_command.train_two(tmp_path, *LONG)
-  train_command.wait_for_lines(processes[0], tmp_path, lines)
-  for process in reversed(processes):
-    process.kill()
-    process.communicate()
+  """One dies at once; the launcher ends the other."""
+  launcher = train_command.train_two(tmp_path, *LONG, grace_s=0)
+  train_command.wait_for_lines(launcher, tmp_path, lines)
+  os.kill(train_command.child(launcher, 1), signal.SIGKILL)
+  _, told = train_command.finish(launcher, status=128 + signal.SIGKILL)
+  assert "process 1 was killed by SIGKILL; ending the other 1" in told
   assert not (tmp_path / "bundle").exists()
-  for process in train_command.train_two(tmp_path, *LONG):
-    train_command.finish(process)
+  train_command.finish(train_command.train_two(tmp_path, *LONG))
   train_command.assert_same_run(tmp_path, long_two)
 
 
 def test_a_failure_does_not_wait_for_the_others(two):
   """Another config is refused by process 0, which holds the directory."""
-  processes = train_command.train_two(two[0], "--config.seed=3")
-  _, told = train_command.finish(processes[0], status=1)
+  launcher = train_command.train_two(two[0], "--config.seed=3", grace_s=0)
+  _, told = train_command.finish(launcher, status=1)
   assert "differs in seed" in told
-  processes[1].kill()
-  processes[1].communicate()
+  assert "process 0 ended with status 1; ending the other 1" in told

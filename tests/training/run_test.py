@@ -4,10 +4,12 @@ import json
 import multiprocessing
 import os
 import pathlib
+import re
 import shutil
 import signal
 import time
 
+import event_files
 import jax
 import numpy as np
 import pytest
@@ -73,6 +75,24 @@ def test_a_stopped_run_ends_with_the_same_bits(
   ).read_bytes()
 
 
+def _check_events(folder, evaluated):
+  """Scalars at each line; histograms and triplets at each evaluation."""
+  found = {}
+  for event in event_files.read(folder):
+    for value in event.summary.value:
+      kind = value.WhichOneof("value")
+      found.setdefault((kind, value.tag), []).append(event.step)
+  assert found["simple_value", "train/loss"] == [1, 2, 3, 4, 5, 6]
+  pictured = {
+    ("simple_value", "validation/loss"),
+    ("histo", "embeddings/length"),
+    ("histo", "embeddings/same_person"),
+    ("histo", "embeddings/different_people"),
+    ("image", "triplets/hardest"),
+  }
+  assert all(found[one] == evaluated for one in pictured)
+
+
 def test_what_a_run_leaves_behind(whole):
   rows = metric_writer.read_metrics(whole)
   train_rows = [row for row in rows if row["split"] == "train"]
@@ -81,11 +101,14 @@ def test_what_a_run_leaves_behind(whole):
   assert validation == [2, 4, 6]
   run_facts = json.loads((whole / "run.json").read_text())
   assert len(run_facts["devices"]) == 8 and run_facts["versions"]["jax"]
+  if (pathlib.Path(__file__).parents[2] / ".git").exists():
+    assert re.fullmatch("[0-9a-f]{40}(-dirty)?", run_facts["commit"])
+  assert workdir_lib.read_config(whole).ema_decay == 0.9
   overview = (whole / "parameters.txt").read_text().splitlines()
   assert overview[0].startswith("encoder/") and overview[-1].startswith("all")
   times = (whole / "times.jsonl").read_text().splitlines()
   assert len(times) == 6 and "images_per_second" in json.loads(times[0])
-  assert list((whole / "tensorboard").glob("events*"))
+  _check_events(whole / "tensorboard", validation)
   kept = {int(path.name) for path in (whole / "checkpoints").iterdir()}
   losses = {r["step"]: r["loss"] for r in rows if r["split"] == "validation"}
   best = min(losses, key=losses.__getitem__)
@@ -267,19 +290,18 @@ def test_no_space_left_is_told_and_nothing_is_half_written(
   with monkeypatch.context() as patch:
     patch.setattr(checkpoint.ocp.CheckpointManager, "save", full)
     with pytest.raises(errors.UserError, match="no space left"):
-      run.train(tiny.config(), tmp_path)
+      run.train(tiny.config(ema_decay=0.9), tmp_path)
   assert not (tmp_path / "bundle").exists()
   assert sorted(p.name for p in (tmp_path / "manifests").iterdir()) == [
     "2.json"
   ]
-  run.train(tiny.config(), tmp_path)
+  run.train(tiny.config(ema_decay=0.9), tmp_path)
   assert (tmp_path / "bundle" / "bundle.json").exists()
 
 
 def test_a_profile_is_written_where_asked_for(whole, tmp_path):
   assert not (whole / "profile").exists()
-  config = tiny.config(calibration__inner_folds=2)
-  loop.fit(config, tmp_path, tiny.split(), None, profile=True)
+  run.train(tiny.config(ema_decay=0.9), tmp_path, profile=True)
   assert list((tmp_path / "profile").rglob("*.xplane.pb"))
 
 
@@ -306,7 +328,7 @@ def test_the_time_of_a_line_includes_its_steps(tmp_path, monkeypatch):
     return reported(self)
 
   monkeypatch.setattr(loop._Run, "reported", slow)
-  run.train(tiny.config(), tmp_path)
+  run.train(tiny.config(ema_decay=0.9), tmp_path)
   lines = (tmp_path / "times.jsonl").read_text().splitlines()
   assert all(json.loads(line)["seconds"] >= 0.2 for line in lines)
 

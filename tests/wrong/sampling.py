@@ -92,6 +92,23 @@ def check_people_times_images(function):
       assert_chances(counter, even, f"images of {person} in slot {slot}")
 
 
+def check_people_by_count(function):
+  """Two people by the square roots of their numbers of images."""
+  drawn = draw_many(
+    function, 2000, num_people=2, images_per_person=2, by_count=0.5
+  )
+  people = IDS[drawn.reshape(2000, 2, 2)]
+  np.testing.assert_array_equal(people[..., 0], people[..., 1])
+  weights = {p: np.sum(p == IDS) ** 0.5 for p in PEOPLE.tolist()}
+  total = sum(weights.values())
+  chances = {
+    (a, b): weights[a] / total * weights[b] / (total - weights[a])
+    for a, b in itertools.permutations(weights, 2)
+  }
+  orders = Counter(map(tuple, people[..., 0].tolist()))
+  assert_chances(orders, chances, "people by their images")
+
+
 def _epochs(rows, length):
   whole = len(rows) // length * length
   return np.asarray(rows[:whole]).reshape(-1, length)
@@ -269,6 +286,38 @@ def _people_times_images(*, replace=False, order="random", weights=None):
   return function
 
 
+def _by_other_power(power):
+  """Chances of people by another power of their numbers of images."""
+
+  def function(found, key, *, num_people, images_per_person, by_count):
+    return sampling.people_times_images(
+      found,
+      key,
+      num_people=num_people,
+      images_per_person=images_per_person,
+      by_count=power * by_count,
+    )
+
+  return function
+
+
+def _chosen(*, sign=1, replace=False):
+  """People by `jax.random.choice`, with mistakes; their first images."""
+
+  def function(found, key, *, num_people, images_per_person, by_count):
+    weights = found.counts ** (sign * by_count)
+    people = jax.random.choice(
+      key,
+      len(PEOPLE),
+      (num_people,),
+      replace=replace,
+      p=weights / weights.sum(),
+    )
+    return jnp.repeat(found.order[found.starts[people]], images_per_person)
+
+  return function
+
+
 def _wrap_of_four(found, key, *, num_people, images_per_person):
   """Neighbouring rows exchanged: images of one person are not together."""
   rows = sampling.people_times_images(
@@ -365,6 +414,16 @@ VARIANTS = {
       "people not together": _wrap_of_four,
       "positions for rows": _positions_for_rows(sampling.people_times_images),
       "key not used": _one_key(sampling.people_times_images),
+    },
+  ),
+  "sampling.people_times_images by_count": Variants(
+    sampling.people_times_images,
+    check_people_by_count,
+    {
+      "people alike likely": _by_other_power(0),
+      "people in proportion": _by_other_power(2),
+      "people with replacement": _chosen(replace=True),
+      "people with few images first": _chosen(sign=-1),
     },
   ),
   "sampling.epoch_pairs": Variants(
