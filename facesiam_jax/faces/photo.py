@@ -7,15 +7,15 @@ one sentence that names the file and the mend.
 import dataclasses
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-import PIL.Image
 
 from facesiam_jax import errors
 from facesiam_jax.faces import cutting, detectors
-from facesiam_jax.faces.pixels import opened, to_gray, to_rgb, upright
+from facesiam_jax.faces.pixels import read_image, to_gray, to_rgb
 
 SUFFIXES = (
   ".bmp",
@@ -36,56 +36,6 @@ _MAX_ASPECT = 1.1
 
 # A face less wide than this part of the widest is a bystander's.
 _BYSTANDER = 0.5
-
-
-def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-  """Returns the pixels of an image file, turned upright as its EXIF says.
-
-  16-bit values are divided by 257; a palette becomes colours; what is
-  transparent is laid on white; of an animation the first frame is taken.
-
-  Args:
-    path: a JPEG, PNG, WebP, BMP, GIF, TIFF, PGM or PPM file.
-
-  Returns:
-    uint8 [H, W] for a grey file, uint8 [H, W, 3] (RGB) for any other.
-
-  Raises:
-    UserError: if the file is missing, a folder, empty, unreadable, damaged, too
-      large or no image.
-  """
-  path = pathlib.Path(path)
-  _check_file(path)
-  try:
-    with opened(path) as image:
-      return upright(image)
-  except PermissionError as error:
-    raise errors.UserError(
-      f"{path} cannot be read: give yourself permission with"
-      f" `chmod u+r {path}`."
-    ) from error
-  except (
-    PIL.Image.DecompressionBombWarning,
-    PIL.Image.DecompressionBombError,
-    MemoryError,
-  ) as error:
-    limit = (PIL.Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
-    raise errors.UserError(
-      f"{path} has too many pixels to be opened safely (more than {limit}"
-      " million): scale it down first."
-    ) from error
-  except PIL.UnidentifiedImageError as error:
-    raise errors.UserError(
-      f"{path} is not an image of a known format: give a JPEG, PNG, WebP, BMP,"
-      " TIFF, GIF, PGM or PPM file."
-    ) from error
-  # A decoder meets a damaged file in its own way: OSError, SyntaxError,
-  # ValueError, struct.error, zlib.error and more.
-  except Exception as error:
-    problem = " ".join(str(error).split())
-    raise errors.UserError(
-      f"{path} is damaged or cut short ({problem}): copy or export it again."
-    ) from error
 
 
 class NoUsableFace(errors.UserError):
@@ -114,6 +64,12 @@ class Cut(NamedTuple):
 
   pixels: np.ndarray
   face: detectors.Face | None
+
+
+def near(faces: Sequence[detectors.Face]) -> list[detectors.Face]:
+  """Returns the faces that are no bystanders', the largest first."""
+  widest = max((face.box[2] for face in faces), default=0.0)
+  return [face for face in faces if face.box[2] >= _BYSTANDER * widest]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,10 +114,25 @@ class Reader:
       UserError: as `read_image` does, or if a cropped face is not about square.
     """
     pixels = read_image(path)
+    return pixels, self.find(pixels, path)
+
+  def find(self, pixels: np.ndarray, path: str | os.PathLike[str]) -> list[Cut]:
+    """Does what `read` does, with a photo's pixels.
+
+    Args:
+      pixels: from `decode`.
+      path: what to call the photo in messages.
+
+    Returns:
+      Its faces, the largest first.
+
+    Raises:
+      UserError: if a cropped face is not about square.
+    """
     if self.detector is None:
       wanted = self._in_channels(pixels)
-      return pixels, [Cut(_resize(path, wanted, self.size), None)]
-    return pixels, [self._cut(pixels, f) for f in self.detector(pixels)]
+      return [Cut(_resize(path, wanted, self.size), None)]
+    return [self._cut(pixels, f) for f in self.detector(pixels)]
 
   def read_one(
     self, path: str | os.PathLike[str], *, largest: bool = False
@@ -191,15 +162,14 @@ class Reader:
         f"No face was found in {path}: give another photo, upright and from the"
         " front, or an already cropped face with --cropped.",
       )
-    widest = max(face.box[2] for face in faces)
-    near = [f for f in faces if f.box[2] >= _BYSTANDER * widest]
-    if len(near) > 1 and not largest:
+    count = len(near(faces))
+    if count > 1 and not largest:
       raise NoUsableFace(
         "several faces",
-        f"{len(near)} faces of like size were found in {path}: give a photo of"
+        f"{count} faces of like size were found in {path}: give a photo of"
         " one person, cut out the one that is meant, or take the largest with"
         " --largest.",
-        detail=f"{len(near)} faces of like size",
+        detail=f"{count} faces of like size",
       )
     return self._cut(pixels, faces[0])
 
@@ -212,6 +182,41 @@ class Reader:
     return Cut(
       cutting.cut(wanted, face, alignment=self.alignment, size=self.size), face
     )
+
+
+def reader(
+  *,
+  size: int,
+  channels: int,
+  alignment: str,
+  detector: str | None,
+  model: str | None = None,
+  cropped: bool = False,
+) -> Reader:
+  """Makes a reader of names; a bundle's are `bundle.framing`.
+
+  Args:
+    size: side of the faces in pixels.
+    channels: 1 for grey faces, 3 for colour.
+    alignment: the template that the faces are aligned to.
+    detector: one of `detectors.NAMES`; None takes the alignment's default.
+    model: the detector's model file, where it needs one.
+    cropped: the photos are such faces already: they are only scaled.
+
+  Returns:
+    The reader.
+
+  Raises:
+    UserError: if no face can be cut out like that, or the detector cannot be
+      had.
+    ValueError: if channels is neither 1 nor 3.
+  """
+  find = None
+  if not cropped:
+    cutting.check_alignment(alignment)
+    name = detector or detectors.DEFAULTS[alignment]
+    find = detectors.create(name, model=model)
+  return Reader(size, channels, alignment, find)
 
 
 def load_face(
@@ -242,12 +247,14 @@ def load_face(
     UserError: as `Reader.read_one` does.
     ValueError: if channels is neither 1 nor 3.
   """
-  find = None
-  if not cropped:
-    cutting.check_alignment(alignment)
-    find = detectors.create(detector or detectors.DEFAULTS[alignment])
-  reader = Reader(size, channels, alignment, find)
-  return reader.read_one(path, largest=largest).pixels
+  read = reader(
+    size=size,
+    channels=channels,
+    alignment=alignment,
+    detector=detector,
+    cropped=cropped,
+  )
+  return read.read_one(path, largest=largest).pixels
 
 
 def list_people(
@@ -291,26 +298,6 @@ def list_people(
         f" ({', '.join(SUFFIXES)}), or remove it."
       )
   return people
-
-
-def _check_file(path: pathlib.Path) -> None:
-  try:
-    if not path.exists():
-      raise errors.UserError(f"{path} does not exist: check the path.")
-    if path.is_dir():
-      raise errors.UserError(
-        f"{path} is a folder: give the image files in it, as {path}/*.jpg."
-      )
-    if not path.is_file():
-      # A pipe would wait for ever.
-      raise errors.UserError(f"{path} is no file: give an image file.")
-    if not path.stat().st_size:
-      raise errors.UserError(f"{path} is empty (0 bytes): copy it again.")
-  except OSError as error:
-    raise errors.UserError(
-      f"{path} cannot be read ({error.strerror}): check the path and its"
-      " permissions."
-    ) from error
 
 
 def _resize(

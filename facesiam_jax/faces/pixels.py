@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 import warnings
 from collections.abc import Iterator
 from typing import IO
@@ -9,6 +10,8 @@ from typing import IO
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
+
+from facesiam_jax import errors
 
 # Pillow knows more formats; some of them call other programs.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -56,6 +59,82 @@ def upright(image: PIL.Image.Image) -> np.ndarray:
   return _to_uint8(PIL.ImageOps.exif_transpose(image))
 
 
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+  """Returns the pixels of an image file, turned upright as its EXIF says.
+
+  16-bit values are divided by 257; a palette becomes colours; what is
+  transparent is laid on white; of an animation the first frame is taken.
+
+  Args:
+    path: a JPEG, PNG, WebP, BMP, GIF, TIFF, PGM or PPM file.
+
+  Returns:
+    uint8 [H, W] for a grey file, uint8 [H, W, 3] (RGB) for any other.
+
+  Raises:
+    UserError: if the file is missing, a folder, empty, unreadable, damaged, too
+      large or no image.
+  """
+  path = pathlib.Path(path)
+  _check_file(path)
+  return decode(path, path)
+
+
+def decode(
+  file: str | os.PathLike[str] | IO[bytes],
+  path: str | os.PathLike[str],
+  *,
+  max_pixels: int | None = None,
+) -> np.ndarray:
+  """Returns what `read_image` does, of a file that may be in memory.
+
+  Args:
+    file: a path, or the open file.
+    path: what to call it in messages.
+    max_pixels: more are refused before they are decoded; None takes Pillow's
+      limit.
+
+  Returns:
+    uint8 [H, W] for a grey file, uint8 [H, W, 3] (RGB) for any other.
+
+  Raises:
+    UserError: if it cannot be read, or is a damaged, too large or no image.
+  """
+  limit = max_pixels or PIL.Image.MAX_IMAGE_PIXELS or 0
+  try:
+    with opened(file) as image:
+      # Not left to Pillow's warning, which another thread may have silenced.
+      if 0 < limit < image.width * image.height:
+        raise PIL.Image.DecompressionBombError
+      return upright(image)
+  except PermissionError as error:
+    raise errors.UserError(
+      f"{path} cannot be read: give yourself permission with"
+      f" `chmod u+r {path}`."
+    ) from error
+  except (
+    PIL.Image.DecompressionBombWarning,
+    PIL.Image.DecompressionBombError,
+    MemoryError,
+  ) as error:
+    raise errors.UserError(
+      f"{path} has too many pixels to be opened safely (more than"
+      f" {limit / 1e6:.3g} million): scale it down first."
+    ) from error
+  except PIL.UnidentifiedImageError as error:
+    raise errors.UserError(
+      f"{path} is not an image of a known format: give a JPEG, PNG, WebP, BMP,"
+      " TIFF, GIF, PGM or PPM file."
+    ) from error
+  # A decoder meets a damaged file in its own way: OSError, SyntaxError,
+  # ValueError, struct.error, zlib.error and more.
+  except Exception as error:
+    problem = " ".join(str(error).split())
+    raise errors.UserError(
+      f"{path} is damaged or cut short ({problem}): copy or export it again."
+    ) from error
+
+
 def to_gray(pixels: np.ndarray) -> np.ndarray:
   """Makes RGB pixels grey by 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601).
 
@@ -98,3 +177,23 @@ def _to_uint8(image: PIL.Image.Image) -> np.ndarray:
     white = PIL.Image.new("RGBA", colours.size, "white")
     image = PIL.Image.alpha_composite(white, colours)
   return np.asarray(image.convert("RGB"))
+
+
+def _check_file(path: pathlib.Path) -> None:
+  try:
+    if not path.exists():
+      raise errors.UserError(f"{path} does not exist: check the path.")
+    if path.is_dir():
+      raise errors.UserError(
+        f"{path} is a folder: give the image files in it, as {path}/*.jpg."
+      )
+    if not path.is_file():
+      # A pipe would wait for ever.
+      raise errors.UserError(f"{path} is no file: give an image file.")
+    if not path.stat().st_size:
+      raise errors.UserError(f"{path} is empty (0 bytes): copy it again.")
+  except OSError as error:
+    raise errors.UserError(
+      f"{path} cannot be read ({error.strerror}): check the path and its"
+      " permissions."
+    ) from error

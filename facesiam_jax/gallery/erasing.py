@@ -9,6 +9,7 @@ from facesiam_jax.gallery import (
   exports,
   filesystem,
   schema,
+  sharding,
   sqlite_file,
   tables,
 )
@@ -27,21 +28,33 @@ _TRIES = 3
 
 
 def erase(store: "Store") -> None:
-  """Empties the log, which keeps removed bytes until then, and the exports.
+  """Empties the log, which keeps removed bytes until then, and all copies.
+
+  What can be reached is erased also where something else cannot.
 
   Args:
     store: an open gallery.
 
   Raises:
-    UserError: if another program is still reading the gallery, or an export
-      cannot be written.
+    UserError: if another program is still reading the gallery, or an export or
+      a shard set cannot be cleaned.
   """
+  problems = []
+  for clean in (exports.clean, sharding.clean, _empty_log):
+    try:
+      clean(store)
+    except errors.UserError as error:
+      problems.append(str(error))
+  if problems:
+    raise errors.UserError(" ".join(problems))
+
+
+def _empty_log(store: "Store") -> None:
   log = f"{store.path}-wal"
   for _ in range(_TRIES):
     with sqlite_file.explained(store.path):
       busy = store.checkpoint()
     if not busy and (not os.path.exists(log) or os.path.getsize(log) == 0):
-      exports.clean(store)
       return
   readers = ", ".join(filesystem.openers(store.path)) or "maybe this one"
   raise errors.UserError(
@@ -95,9 +108,11 @@ def move(
     tables.delete(connection, [store.id_of(name) for name in behind])
     connection.execute("DELETE FROM templates")
     rows = [(ids[name], templates) for name, templates in cleaned.items()]
-    tables.put_templates(connection, rows, store.meta["storage"])
+    storage = store.meta["storage"]
+    tables.put_templates(connection, rows, storage, store.codec)
     new = {"fingerprint": fingerprint, "dim": str(dim), "metric": metric}
-    schema.write_meta(connection, store.meta | new)
+    schema.write_meta(connection, schema.read_meta(connection) | new)
+    schema.next_generation(connection, erased=True)
   store.reload()
   store.erase()
   return behind

@@ -8,28 +8,33 @@ import csv
 import io
 import os
 import pathlib
+import sqlite3
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from facesiam_jax import errors, files
-from facesiam_jax.gallery.records import Added, Source, Templates, Terms
+from facesiam_jax.gallery import tables
+from facesiam_jax.gallery.records import (
+  Added,
+  Source,
+  Templates,
+  Terms,
+  is_quality,
+)
 
 if TYPE_CHECKING:
   from facesiam_jax.gallery.store import Store
 
 _COLUMNS = (
   *("template", "person_id", "person", "source", "sha256", "digest"),
-  *("enrolled", "consent", "purpose", "expires"),
+  *("enrolled", "consent", "purpose", "expires", "quality"),
 )
-_QUERY = (
-  "SELECT templates.id, people.id, name, source, lower(hex(file_hash)), "
-  "lower(hex(digest)), enrolled, consent, purpose, expires FROM templates "
-  "JOIN people ON people.id = person_id ORDER BY templates.id"
-)
+# What exports of before do not have.
+_LATER = {"quality"}
 
 
 def table_of(path: str | os.PathLike[str]) -> pathlib.Path:
@@ -66,19 +71,42 @@ def _put_both(
   _put(path, lambda file: np.savez(file, **arrays))
 
 
-def write(store: "Store", path: str | os.PathLike[str]) -> int:
+def _rows(
+  store: "Store", connection: sqlite3.Connection
+) -> Iterator[list[Any]]:
+  """Yields the lines of the table, in the order of the template ids."""
+  people = {row.id: row for row in tables.people(connection, store.codec)}
+  for row in tables.templates(connection, store.codec):
+    person = people[row.person_id]
+    hashes = ((row.file_hash or b"").hex(), row.digest.hex())
+    who = (row.id, person.id, person.name, row.source)
+    terms = (person.consent, person.purpose, person.expires)
+    yield [*who, *hashes, row.enrolled, *terms, row.quality]
+
+
+def write(
+  store: "Store", path: str | os.PathLike[str], *, in_clear: bool = False
+) -> int:
   """Writes a gallery as PATH.npz and PATH.csv, each whole or not at all.
 
   Args:
     store: an open gallery.
     path: ends in .npz; files that are there are replaced.
+    in_clear: also of an encrypted gallery, the export of which is not
+      encrypted.
 
   Returns:
     How many templates were written.
 
   Raises:
-    UserError: for another ending, or if a file cannot be written.
+    UserError: for another ending, if a file cannot be written, and for an
+      encrypted gallery without `in_clear`.
   """
+  if store.is_encrypted and not in_clear:
+    raise errors.UserError(
+      f"{store.path} is encrypted and an export is not: names and templates "
+      "would lie there in clear; add --in_clear if that is wanted."
+    )
   path = pathlib.Path(path).absolute()
   table_of(path)
   now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -90,10 +118,11 @@ def write(store: "Store", path: str | os.PathLike[str]) -> int:
   # Held while writing: who is removed meanwhile waits to be taken out.
   with store.transaction("IMMEDIATE") as connection:
     records = store.read(connection)
-    rows = [list(row) for row in connection.execute(_QUERY)]
+    rows = list(_rows(store, connection))
     names = [records.names[int(person)] for person in records.person_ids]
     arrays = {
       "embeddings": records.embeddings,
+      "quality": records.quality,
       "names": np.array(names, np.str_),
       "template_ids": records.template_ids,
       "person_ids": records.person_ids,
@@ -117,7 +146,7 @@ def _read(path: pathlib.Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
       raise ValueError("the two have not the same templates")
     for name in ("embeddings", "person_ids", "fingerprint", "metric"):
       _ = arrays[name]
-    if any(set(row) != set(_COLUMNS) for row in rows):
+    if any(set(row) | _LATER != set(_COLUMNS) for row in rows):
       raise ValueError("the table has other columns")
   except OSError as error:
     raise errors.UserError(
@@ -151,10 +180,11 @@ def clean(store: "Store") -> None:
     kept = np.isin(arrays["person_ids"], list(people))
     if kept.all():
       continue
-    for name in ("embeddings", "names", "template_ids", "person_ids"):
+    each = {"embeddings", "quality", "names", "template_ids", "person_ids"}
+    for name in each & arrays.keys():
       arrays[name] = arrays[name][kept]
     left = [
-      [row[column] for column in _COLUMNS]
+      [row.get(column) for column in _COLUMNS]
       for row, keep in zip(rows, kept, strict=True)
       if keep
     ]
@@ -174,6 +204,15 @@ def _source(row: dict[str, str]) -> Source:
     bytes.fromhex(row["sha256"]) or None,
     int(row["enrolled"]) if row["enrolled"] else None,
   )
+
+
+def _quality(row: dict[str, str]) -> float | None:
+  text = row.get("quality")
+  if not text:
+    return None
+  if not is_quality(quality := float(text)):
+    raise ValueError(f"a quality of {text}")
+  return quality
 
 
 def read(
@@ -206,6 +245,7 @@ def read(
         [bytes.fromhex(rows[i]["digest"]) for i in own],
         [f"line {i + 2} of {table_of(path)}" for i in own],
         [_source(rows[i]) for i in own],
+        [_quality(rows[i]) for i in own],
       )
       last = rows[own[-1]]
       words = (last["consent"], last["purpose"], last["expires"])
@@ -224,6 +264,7 @@ def bring(
   gallery: str | os.PathLike[str],
   *,
   storage: str = "float32",
+  key_file: str | os.PathLike[str] | None = None,
 ) -> Added:
   """Enrols what an export holds, in one transaction.
 
@@ -231,6 +272,7 @@ def bring(
     path: of the export's arrays.
     gallery: a gallery of the same bundle, or where to make one.
     storage: of a new one; see `Store.create`.
+    key_file: the same.
 
   Returns:
     Added, as `Store.add`.
@@ -247,6 +289,7 @@ def bring(
     dim=int(made["dim"]),
     metric=made["metric"],
     storage=storage,
+    key_file=key_file,
   ) as store:
     store.check_bundle(made["fingerprint"])
     return store.add(people, terms)

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from facesiam_jax import errors
 
 _MAX_NAME = 200
 _MAX_TERM = 500
+# Well above what float32 loses in a weighted sum.
+_LEAST_QUALITY = 1e-6
 
 
 class Templates(NamedTuple):
@@ -21,12 +24,16 @@ class Templates(NamedTuple):
     digests: what tells one source from another, N values.
     labels: what to call each source in a message, such as its path, N values.
     sources: where each came from, N values; none at all where none is known.
+    quality: what each weighs in a weighted mean, N values of 1e-6 to 1, such as
+      `grading.weight` gives, None where it is not known, which weighs 1; none
+      at all where none is known.
   """
 
   embeddings: np.ndarray
   digests: Sequence[bytes]
   labels: Sequence[str]
   sources: "Sequence[Source]" = ()
+  quality: Sequence[float | None] = ()
 
 
 class Source(NamedTuple):
@@ -95,13 +102,52 @@ class Records(NamedTuple):
     template_ids: int32 [G], ascending.
     person_ids: int32 [G].
     embeddings: float32 [G, D].
+    quality: what each weighs in a weighted mean, float32 [G]; 1 where that is
+      not known.
     names: person id -> name.
   """
 
   template_ids: np.ndarray
   person_ids: np.ndarray
   embeddings: np.ndarray
+  quality: np.ndarray
   names: dict[int, str]
+
+
+class Block(NamedTuple):
+  """Some templates as they are stored.
+
+  Attributes:
+    template_ids: int32 [N].
+    person_ids: int32 [N].
+    vectors: the embeddings, float32 [N, D]; or int8 levels.
+    scales: what a row of levels is multiplied by, float32 [N]; None without.
+    quality: as of `Records`, float32 [N].
+  """
+
+  template_ids: np.ndarray
+  person_ids: np.ndarray
+  vectors: np.ndarray
+  scales: np.ndarray | None
+  quality: np.ndarray
+
+  def cut(self, first: int, last: int | None = None) -> "Block":
+    """Returns the rows from `first` on, and before `last`."""
+    return self._replace(
+      **{name: rows[first:last] for name, rows in self.arrays().items()}
+    )
+
+  def then(self, other: "Block") -> "Block":
+    """Returns these rows and those of another block of the same storage."""
+    both = {
+      name: np.concatenate([own, getattr(other, name)])
+      for name, own in self.arrays().items()
+    }
+    return self._replace(**both)
+
+  def arrays(self) -> dict[str, np.ndarray]:
+    """Returns the arrays by name, without those that are None."""
+    return {k: v for k, v in self._asdict().items() if v is not None}
 
 
 def clean_name(name: str) -> str:
@@ -159,6 +205,12 @@ def clean_terms(terms: Terms) -> Terms:
   return Terms(**cleaned)
 
 
+def is_quality(values: ArrayLike) -> bool:
+  """Returns whether weights of templates can be stored and searched with."""
+  weights = np.asarray(values, np.float64)
+  return bool(((weights >= _LEAST_QUALITY) & (weights <= 1)).all())
+
+
 def check_templates(
   people: Sequence[tuple[str, Templates]], dim: int, metric: str
 ) -> None:
@@ -171,7 +223,7 @@ def check_templates(
 
   Raises:
     UserError: if one is not finite, or zero.
-    ValueError: for a wrong shape or dtype.
+    ValueError: for a wrong shape or dtype, and a quality beyond 1e-6 to 1.
   """
   for name, templates in people:
     embeddings, count = templates.embeddings, len(templates.digests)
@@ -183,6 +235,15 @@ def check_templates(
     if embeddings.dtype != np.float32:
       raise ValueError(
         f"{name}: embeddings must be float32, got {embeddings.dtype}."
+      )
+    weights = templates.quality
+    if not len(weights):
+      continue
+    known = [weight for weight in weights if weight is not None]
+    if not is_quality(known) or len(weights) != count:
+      raise ValueError(
+        f"{name}: quality must be {count} numbers of {_LEAST_QUALITY:g} to 1, "
+        f"got {list(weights)}."
       )
   rows = np.concatenate(
     [np.zeros((0, dim), np.float32), *(t.embeddings for _, t in people)]

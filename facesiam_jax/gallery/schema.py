@@ -2,7 +2,10 @@
 
 Version 1 had names, embeddings and digests. Version 2 adds where a template
 came from and when, what a person agreed to, a record of removals and of
-exports, embeddings of 8 bits, and checksums over whole rows.
+exports, embeddings of 8 bits, and checksums over whole rows. Version 3 adds
+encrypted rows, a record of shard sets, and the gallery's generation: a number
+that grows with each enrolment and removal. Version 4 adds what a template
+weighs in a weighted mean.
 """
 
 import sqlite3
@@ -10,7 +13,7 @@ import uuid
 import zlib
 from collections.abc import Mapping
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 4
 # "FSJX", in the header of the file, tells a gallery from other databases.
 APPLICATION_ID = 0x46534A58
 
@@ -45,6 +48,15 @@ CREATE TABLE removals(person_id INTEGER PRIMARY KEY, removed TEXT NOT NULL);
 CREATE TABLE exports(path TEXT PRIMARY KEY, written TEXT NOT NULL);
 """
 
+_VERSION_3 = """
+ALTER TABLE people ADD COLUMN sealed BLOB;
+CREATE TABLE shards(path TEXT PRIMARY KEY, written TEXT NOT NULL);
+"""
+# NULL where it is not known.
+_VERSION_4 = "ALTER TABLE templates ADD COLUMN quality REAL;"
+# The generation at hand, and that of the last removal.
+_GENERATIONS = {"generation": "0", "erased": "0"}
+
 
 def _checksum(values: tuple[object, ...], start: int = 0) -> int:
   return zlib.crc32(repr(values).encode("utf-8", "surrogatepass"), start)
@@ -57,8 +69,9 @@ def meta_checksum(meta: Mapping[str, str]) -> str:
 
 
 def person_checksum(*columns: object) -> int:
-  """Returns the checksum over id, name, consent, purpose and expires."""
-  return _checksum(columns)
+  """Returns the checksum over id, name, consent, purpose, expires, sealed."""
+  # Rows of before there was the last column have not got it in theirs.
+  return _checksum(columns[:5] if columns[5] is None else columns)
 
 
 def template_checksum(embedding_checksum: int, *columns: object) -> int:
@@ -66,9 +79,11 @@ def template_checksum(embedding_checksum: int, *columns: object) -> int:
 
   Args:
     embedding_checksum: CRC-32 of the embedding's bytes.
-    *columns: person_id, digest, source, file_hash and enrolled.
+    *columns: person_id, digest, source, file_hash, enrolled and quality.
   """
-  return _checksum(columns, embedding_checksum)
+  # As of people: rows of version 3 have no quality, nor has their checksum.
+  known = columns[:5] if columns[5] is None else columns
+  return _checksum(known, embedding_checksum)
 
 
 def _statements(connection: sqlite3.Connection, script: str) -> None:
@@ -86,39 +101,79 @@ def write_meta(connection: sqlite3.Connection, meta: Mapping[str, str]) -> None:
   )
 
 
+def read_meta(connection: sqlite3.Connection) -> dict[str, str]:
+  """Returns what a file records of itself, its checksum among it."""
+  return dict(connection.execute("SELECT key, value FROM meta"))
+
+
+def next_generation(
+  connection: sqlite3.Connection, *, erased: bool = False
+) -> None:
+  """Counts a change of who is in the gallery, in the caller's transaction.
+
+  Args:
+    connection: in a transaction that changes templates.
+    erased: whether some were removed.
+  """
+  meta = read_meta(connection)
+  number = str(int(meta["generation"]) + 1)
+  removal = {"erased": number} if erased else {}
+  write_meta(connection, {**meta, "generation": number, **removal})
+
+
 def make(connection: sqlite3.Connection, meta: Mapping[str, str]) -> None:
   """Makes the tables of an empty gallery, in the caller's transaction.
 
   Args:
     connection: of an empty database.
     meta: what the file records of itself: fingerprint, dim, metric, created,
-      storage.
+      storage, id.
   """
-  _statements(connection, _VERSION_1 + _VERSION_2)
-  write_meta(connection, {**meta, "id": uuid.uuid4().hex})
+  _statements(connection, _VERSION_1 + _VERSION_2 + _VERSION_3 + _VERSION_4)
+  write_meta(connection, {**meta, **_GENERATIONS})
   connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
   connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-  """Brings a gallery of version 1 to version 2, in the caller's transaction.
+  """Brings an older gallery to this version, in the caller's transaction.
 
-  A template whose checksum was wrong keeps a wrong one: the new checksum goes
-  on from the old, and does not look at the embedding.
+  What was damaged before is seen to be damaged after.
+  """
+  (version,) = connection.execute("PRAGMA user_version").fetchone()
+  if version == 1:
+    _to_version_2(connection)
+  if version <= 2:
+    _to_version_3(connection)
+  _statements(connection, _VERSION_4)
+  connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _to_version_2(connection: sqlite3.Connection) -> None:
+  """A template whose checksum was wrong keeps a wrong one.
+
+  The new checksum goes on from the old, and does not look at the embedding.
   """
   _statements(connection, _VERSION_2)
   people = connection.execute("SELECT id, name FROM people").fetchall()
+  none = (None,) * 4
   connection.executemany(
     "UPDATE people SET checksum = ? WHERE id = ?",
-    [(person_checksum(*row, None, None, None), row[0]) for row in people],
+    [(person_checksum(*row, *none), row[0]) for row in people],
   )
   rows = connection.execute(
     "SELECT id, checksum, person_id, digest FROM templates"
   ).fetchall()
   connection.executemany(
     "UPDATE templates SET checksum = ? WHERE id = ?",
-    [(template_checksum(*row[1:], None, None, None), row[0]) for row in rows],
+    [(template_checksum(*row[1:], *none), row[0]) for row in rows],
   )
-  meta = dict(connection.execute("SELECT key, value FROM meta"))
-  write_meta(connection, {**meta, "storage": "float32", "id": uuid.uuid4().hex})
-  connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+  new = {"storage": "float32", "id": uuid.uuid4().hex}
+  write_meta(connection, {**read_meta(connection), **new})
+
+
+def _to_version_3(connection: sqlite3.Connection) -> None:
+  _statements(connection, _VERSION_3)
+  meta = read_meta(connection)
+  if meta["checksum"] == meta_checksum(meta):
+    write_meta(connection, {**meta, **_GENERATIONS})

@@ -75,7 +75,7 @@ def _connect(path: pathlib.Path, timeout_s: float) -> sqlite3.Connection:
   return connection
 
 
-def _sync_folder(folder: pathlib.Path) -> None:
+def sync_folder(folder: pathlib.Path) -> None:
   """Makes a new name in a folder survive a power cut."""
   descriptor = os.open(folder, os.O_RDONLY)
   try:
@@ -171,6 +171,19 @@ def connect(path: pathlib.Path, timeout_s: float) -> sqlite3.Connection:
   return connection
 
 
+def told_of(path: pathlib.Path) -> dict[str, str] | None:
+  """Returns what a gallery file records of itself; None if out of reach.
+
+  Args:
+    path: where a gallery was; nobody's data is read, and no key is needed.
+  """
+  try:
+    with contextlib.closing(connect(path, timeout_s=5.0)) as connection:
+      return schema.read_meta(connection)
+  except (errors.UserError, sqlite3.Error):
+    return None
+
+
 def _temporary_beside(path: pathlib.Path) -> pathlib.Path:
   if not path.parent.is_dir():
     raise errors.UserError(
@@ -217,6 +230,6 @@ def create(path: pathlib.Path, meta: Mapping[str, str]) -> None:
     # Unlike a rename, a link never replaces what another process has made.
     with contextlib.suppress(FileExistsError):
       os.link(temporary, path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
   finally:
     temporary.unlink(missing_ok=True)

@@ -1,26 +1,32 @@
 """What is written to and read from the tables of a gallery file.
 
-Each function runs in the caller's transaction. An embedding is stored as
-float32, or as int8 with one float32 scale in front: x = scale q, with
-scale = max |x| / 127, so that no value is off by more than scale / 2.
+Rows are stored and read through the gallery's codec, each function in the
+caller's transaction. An embedding is stored as float32, or as int8 with one
+float32 scale in front: x = scale q, with scale = max |x| / 127, so that no
+value is off by more than scale / 2.
 """
 
+import itertools
 import sqlite3
 import time
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from facesiam_jax import errors
+from facesiam_jax.gallery import codec as codec_lib
 from facesiam_jax.gallery import schema
-from facesiam_jax.gallery.records import Source, Templates, Terms, clean_name
+from facesiam_jax.gallery.codec import Clear
+from facesiam_jax.gallery.records import Source, Templates, Terms
 
 STORAGES = ("float32", "int8")
 _MAX_ID = 2**31 - 2
+_UNKNOWN = Source()
 # SQLite takes at least 999 values in one statement.
 _AT_ONCE = 900
+_PERSON = ", ".join(codec_lib.PersonRow._fields)
+_TEMPLATE = ", ".join(codec_lib.TemplateRow._fields)
 
 
 def row_bytes(dim: int, storage: str) -> int:
@@ -48,15 +54,122 @@ def encode(embeddings: np.ndarray, storage: str) -> list[bytes]:
   ]
 
 
-def decode(blob: bytes, dim: int, storage: str) -> np.ndarray:
-  """Returns embeddings float32 [N, D] of the bytes of `encode`, joined."""
+def split(
+  blob: bytes, dim: int, storage: str
+) -> tuple[np.ndarray, np.ndarray | None]:
+  """Returns vectors and scales of the bytes of `encode`, joined.
+
+  Returns:
+    For float32 the embeddings, float32 [N, D], and None; for int8 the levels,
+    int8 [N, D], and their scales, float32 [N].
+  """
   if storage == "float32":
     rows = np.frombuffer(blob, "<f4").reshape(-1, dim)
-    return rows.astype(np.float32, copy=False)
+    return rows.astype(np.float32, copy=False), None
   raw = np.frombuffer(blob, np.uint8).reshape(-1, 4 + dim)
-  scales = np.ascontiguousarray(raw[:, :4]).view("<f4")
+  scales = np.ascontiguousarray(raw[:, :4]).view("<f4")[:, 0]
   levels = np.ascontiguousarray(raw[:, 4:]).view(np.int8)
-  return scales.astype(np.float32) * levels
+  return levels, scales.astype(np.float32)
+
+
+def join(vectors: np.ndarray, scales: np.ndarray | None) -> np.ndarray:
+  """Returns embeddings float32 [N, D] of what `split` returns."""
+  return vectors if scales is None else scales[:, None] * vectors
+
+
+def decode(blob: bytes, dim: int, storage: str) -> np.ndarray:
+  """Returns embeddings float32 [N, D] of the bytes of `encode`, joined."""
+  return join(*split(blob, dim, storage))
+
+
+def people(
+  connection: sqlite3.Connection, codec: Clear
+) -> Iterator[codec_lib.PersonRow]:
+  """Reads everybody, in the order of their ids; UserError for damage."""
+  for row in connection.execute(f"SELECT {_PERSON} FROM people ORDER BY id"):
+    yield codec.open_person(codec_lib.PersonRow(*row))
+
+
+def names(connection: sqlite3.Connection, codec: Clear) -> dict[int, str]:
+  """Returns person id -> name of everybody."""
+  if not codec.is_sealed:
+    return dict(connection.execute("SELECT id, name FROM people"))
+  return {row.id: row.name for row in people(connection, codec)}
+
+
+def templates(
+  connection: sqlite3.Connection, codec: Clear
+) -> Iterator[codec_lib.TemplateRow]:
+  """Reads all templates, in the order of their ids; UserError for damage."""
+  query = f"SELECT {_TEMPLATE} FROM templates ORDER BY id"
+  for row in connection.execute(query):
+    yield codec.open_template(codec_lib.TemplateRow(*row))
+
+
+def enrolled(
+  connection: sqlite3.Connection, codec: Clear
+) -> Iterator[codec_lib.PersonRow]:
+  """Reads those who have a template, in the order of their ids."""
+  query = (
+    f"SELECT {_PERSON} FROM people WHERE EXISTS (SELECT 1 FROM templates WHERE "
+    "person_id = people.id) ORDER BY id"
+  )
+  for row in connection.execute(query):
+    yield codec.open_person(codec_lib.PersonRow(*row))
+
+
+def embeddings(
+  connection: sqlite3.Connection,
+  codec: Clear,
+  after: int | tuple[int, int] = 0,
+  most: int = -1,
+) -> list[tuple[int, int, bytes, float | None]]:
+  """Reads stored embeddings in the order of their ids, or person by person.
+
+  Args:
+    connection: in a transaction.
+    codec: of the gallery.
+    after: only templates with a larger id; or with a larger (person id, id),
+      and in that order.
+    most: how many at most; -1 for all.
+
+  Returns:
+    Template id, person id, what `encode` made and the quality, each.
+
+  Raises:
+    UserError: if one cannot be decrypted.
+  """
+  where = "id > ? ORDER BY id"
+  given: tuple[int, ...] = (after,) if isinstance(after, int) else after
+  if len(given) > 1:
+    where = "(person_id, id) > (?, ?) ORDER BY person_id, id"
+  rest = f"FROM templates WHERE {where} LIMIT ?"
+  if not codec.is_sealed:
+    query = f"SELECT id, person_id, embedding, quality {rest}"
+    return connection.execute(query, (*given, most)).fetchall()
+  found = []
+  for stored in connection.execute(
+    f"SELECT {_TEMPLATE} {rest}", (*given, most)
+  ):
+    row = codec.open_template(codec_lib.TemplateRow(*stored))
+    found.append((row.id, row.person_id, row.embedding, row.quality))
+  return found
+
+
+def files(connection: sqlite3.Connection, codec: Clear) -> dict[bytes, str]:
+  """Returns SHA-256 of a photo's file -> who is enrolled from it."""
+  if not codec.is_sealed:
+    query = (
+      "SELECT file_hash, name FROM templates JOIN people "
+      "ON people.id = person_id WHERE file_hash IS NOT NULL"
+    )
+    return dict(connection.execute(query))
+  of = names(connection, codec)
+  return {
+    row.file_hash: of[row.person_id]
+    for row in templates(connection, codec)
+    if row.file_hash is not None
+  }
 
 
 def _owners(
@@ -73,11 +186,11 @@ def _owners(
   return found
 
 
-def name_of(connection: sqlite3.Connection, person: int) -> str:
+def name_of(connection: sqlite3.Connection, codec: Clear, person: int) -> str:
   """Returns the name of a person id that is enrolled."""
-  query = "SELECT name FROM people WHERE id = ?"
-  (name,) = connection.execute(query, (person,)).fetchone()
-  return str(name)
+  query = f"SELECT {_PERSON} FROM people WHERE id = ?"
+  row = connection.execute(query, (person,)).fetchone()
+  return codec.open_person(codec_lib.PersonRow(*row)).name
 
 
 def _next_id(connection: sqlite3.Connection, table: str) -> int:
@@ -87,50 +200,75 @@ def _next_id(connection: sqlite3.Connection, table: str) -> int:
   return 1 if row is None else int(row[0]) + 1
 
 
+def _known(
+  connection: sqlite3.Connection, codec: Clear, names: Sequence[str]
+) -> Iterator[codec_lib.PersonRow]:
+  """Reads those of the names that are enrolled."""
+  for first in range(0, len(names), _AT_ONCE):
+    part = [codec.index(name) for name in names[first : first + _AT_ONCE]]
+    marks = ",".join("?" * len(part))
+    query = f"SELECT {_PERSON} FROM people WHERE name IN ({marks})"
+    for row in connection.execute(query, part):
+      yield codec.open_person(codec_lib.PersonRow(*row))
+
+
 def put_people(
-  connection: sqlite3.Connection, terms: Mapping[str, Terms]
+  connection: sqlite3.Connection, terms: Mapping[str, Terms], codec: Clear
 ) -> dict[str, int]:
   """Enrols the names that are new, and sets the terms that are not None.
 
   Returns:
     name -> person id.
   """
-  ids: dict[str, int] = {}
-  people, names = _next_id(connection, "people"), list(terms)
-  rows: list[tuple[Any, ...]] = []
-  for first in range(0, len(names), _AT_ONCE):
-    part = names[first : first + _AT_ONCE]
-    marks = ",".join("?" * len(part))
-    known = connection.execute(
-      "SELECT id, name, consent, purpose, expires FROM people WHERE name IN "
-      f"({marks})",
-      part,
-    ).fetchall()
-    ids |= {name: person for person, name, *_ in known}
-    new = [name for name in part if name not in ids]
-    ids |= dict(zip(new, range(people, people + len(new)), strict=True))
-    people += len(new)
-    rows += [row for row in known if any(terms[row[1]])]
-    rows += [(ids[name], name, None, None, None) for name in new]
+  known = list(_known(connection, codec, list(terms)))
+  ids = {row.name: row.id for row in known}
+  rows = [row for row in known if any(terms[row.name])]
+  first = _next_id(connection, "people")
+  for name in terms:
+    if name not in ids:
+      ids[name] = first + len(ids) - len(known)
+      rows.append(codec_lib.PersonRow(ids[name], name))
   wanted = []
-  for person, name, *before in rows:
-    after = [new or old for old, new in zip(before, terms[name], strict=True)]
-    checksum = schema.person_checksum(person, name, *after)
-    wanted.append((person, name, *after, checksum))
+  for row in rows:
+    given = terms[row.name]
+    if any(given):
+      new = {field: text for field, text in given._asdict().items() if text}
+      row = row._replace(**new)
+    stored = codec.seal_person(row)
+    wanted.append((*stored, schema.person_checksum(*stored)))
   connection.executemany(
-    "INSERT INTO people(id, name, consent, purpose, expires, checksum) "
-    "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT(id) DO UPDATE SET consent = "
-    "excluded.consent, purpose = excluded.purpose, expires = excluded.expires, "
+    f"INSERT INTO people({_PERSON}, checksum) VALUES (?, ?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT(id) DO UPDATE SET consent = excluded.consent, purpose = "
+    "excluded.purpose, expires = excluded.expires, sealed = excluded.sealed, "
     "checksum = excluded.checksum",
     wanted,
   )
   return ids
 
 
+def _given(
+  people: Sequence[tuple[int, Templates]],
+) -> Iterator[tuple[int, bytes, str, Source, float | None]]:
+  """Yields person id, digest, label, source and quality of each template."""
+  for person, templates in people:
+    count = len(templates.digests)
+    unknown = itertools.repeat(_UNKNOWN, count)
+    nothing = itertools.repeat(None, count)
+    for facts in zip(
+      templates.digests,
+      templates.labels,
+      templates.sources or unknown,
+      templates.quality if len(templates.quality) else nothing,
+      strict=True,
+    ):
+      yield person, *facts
+
+
 def put_templates(
   connection: sqlite3.Connection,
   people: Sequence[tuple[int, Templates]],
   storage: str,
+  codec: Clear,
 ) -> tuple[list[str], int]:
   """Inserts templates, each digest once.
 
@@ -138,6 +276,7 @@ def put_templates(
     connection: in a transaction.
     people: person ids with their templates.
     storage: one of STORAGES.
+    codec: of the gallery.
 
   Returns:
     Labels of the sources that the same person had already, and how many
@@ -148,44 +287,57 @@ def put_templates(
   """
   if not people:
     return [], 0
-  owners = _owners(connection, [d for _, t in people for d in t.digests])
+  digests = {d: codec.blind(d) for _, t in people for d in t.digests}
+  owners = _owners(connection, list(digests.values()))
   known = set(owners)
   template, now = _next_id(connection, "templates"), int(time.time())
   blobs = iter(
     encode(np.concatenate([t.embeddings for _, t in people]), storage)
   )
   duplicates: list[str] = []
-  rows: list[tuple[Any, ...]] = []
-  for person, templates in people:
-    sources = templates.sources or [Source()] * len(templates.digests)
-    given = zip(templates.digests, templates.labels, sources, strict=True)
-    for digest, label, source in given:
-      blob, owner = next(blobs), owners.setdefault(digest, person)
-      if owner != person:
-        raise errors.UserError(
-          f"{label}: the same picture is enrolled as "
-          f"{name_of(connection, owner)!r}; take it out of one of the two, or "
-          "remove that name first."
-        )
-      if digest in known:
-        duplicates.append(label)
-        continue
-      known.add(digest)
-      when = now if source.enrolled is None else source.enrolled
-      facts = (digest, source.name, source.sha256, when)
-      checksum = schema.template_checksum(zlib.crc32(blob), person, *facts)
-      rows.append((template + len(rows), person, *facts, checksum, blob))
+  rows: list[codec_lib.TemplateRow] = []
+  for person, digest, label, source, weight in _given(people):
+    blind, blob = digests[digest], next(blobs)
+    owner = owners.setdefault(blind, person)
+    if owner != person:
+      raise errors.UserError(
+        f"{label}: the same picture is enrolled as "
+        f"{name_of(connection, codec, owner)!r}; take it out of one of the "
+        "two, or remove that name first."
+      )
+    if blind in known:
+      duplicates.append(label)
+      continue
+    known.add(blind)
+    when = now if source.enrolled is None else source.enrolled
+    facts = (digest, source.name, source.sha256, when)
+    number = template + len(rows)
+    # Neither SQLite nor the checksum takes NumPy's numbers.
+    weight = None if weight is None else float(weight)
+    rows.append(codec_lib.TemplateRow(number, person, *facts, blob, weight))
   if template + len(rows) > _MAX_ID + 1:
     raise errors.UserError(
       f"The gallery has used up its {_MAX_ID} template numbers; enroll the "
       "people into a new one."
     )
-  connection.executemany(
-    "INSERT INTO templates(id, person_id, digest, source, file_hash, enrolled, "
-    "checksum, embedding) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-    rows,
-  )
+  _insert(connection, map(codec.seal_template, rows))
   return duplicates, len(rows)
+
+
+def _insert(
+  connection: sqlite3.Connection, rows: Iterable[codec_lib.TemplateRow]
+) -> None:
+  connection.executemany(
+    f"INSERT INTO templates({_TEMPLATE}, checksum) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    ((*row, checksum(row)) for row in rows),
+  )
+
+
+def checksum(row: codec_lib.TemplateRow) -> int:
+  """Returns the checksum over a template as it is stored."""
+  embedding = zlib.crc32(row.embedding)
+  return schema.template_checksum(embedding, *row[1:6], row.quality)
 
 
 def delete(connection: sqlite3.Connection, people: Sequence[int]) -> int:
@@ -203,56 +355,3 @@ def delete(connection: sqlite3.Connection, people: Sequence[int]) -> int:
     connection.execute("DELETE FROM people WHERE id = ?", (person,))
     connection.execute("INSERT INTO removals VALUES (?, ?)", (person, now))
   return templates
-
-
-def _people_problems(connection: sqlite3.Connection) -> list[str]:
-  problems = []
-  query = "SELECT id, name, consent, purpose, expires, checksum FROM people"
-  for *columns, checksum in connection.execute(query):
-    if schema.person_checksum(*columns) != checksum:
-      problems.append(f"Person {columns[0]} ({columns[1]!r}) is damaged.")
-      continue
-    try:
-      clean_name(columns[1])
-    except errors.UserError as error:
-      problems.append(f"Person {columns[0]}: {error}")
-  return problems
-
-
-def _template_problems(
-  connection: sqlite3.Connection, dim: int, storage: str, metric: str
-) -> list[str]:
-  problems = []
-  rows = connection.execute(
-    "SELECT id, checksum, embedding, person_id, digest, source, file_hash, "
-    "enrolled FROM templates"
-  )
-  for template, checksum, blob, *facts in rows:
-    if len(blob) != row_bytes(dim, storage):
-      problems.append(f"Template {template}: it is damaged.")
-      continue
-    if schema.template_checksum(zlib.crc32(blob), *facts) != checksum:
-      problems.append(f"Template {template}: it is damaged.")
-      continue
-    row = decode(blob, dim, storage)
-    if not np.isfinite(row).all():
-      problems.append(f"Template {template}: its embedding is not finite.")
-    elif metric == "cosine" and not row.any():
-      problems.append(f"Template {template}: its embedding is zero.")
-  return problems
-
-
-def problems(
-  connection: sqlite3.Connection, dim: int, storage: str, metric: str
-) -> list[str]:
-  """Looks for damage everywhere in the file.
-
-  Returns:
-    One sentence a problem.
-  """
-  found = connection.execute("PRAGMA integrity_check").fetchall()
-  told = [f"SQLite: {row[0]}." for row in found if row[0] != "ok"]
-  found = connection.execute("PRAGMA foreign_key_check").fetchall()
-  told += [f"Template {row[1]} belongs to nobody." for row in found]
-  told += _people_problems(connection)
-  return told + _template_problems(connection, dim, storage, metric)

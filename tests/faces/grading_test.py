@@ -70,6 +70,42 @@ def test_sharpness_means_the_same_at_any_size():
   assert 0.4 < a.sharpness / b.sharpness < 1.2
 
 
+def test_weight():
+  usual = grading.Limits()
+  assert grading.weight(_good()._replace(yaw=0.0)) == 1
+  at_limits = {
+    "width": usual.min_width,
+    "sharpness": usual.min_sharpness,
+    "contrast": usual.min_contrast,
+  }
+  front = _good(yaw=0.0)
+  for name, value in at_limits.items():
+    assert grading.weight(front._replace(**{name: value})) == 0.5
+    assert grading.weight(front._replace(**{name: value / 2})) == 0.25
+    assert grading.weight(front._replace(**{name: 0.0})) == 0.1
+  for yaw in (usual.max_yaw, -usual.max_yaw):
+    assert grading.weight(_good(yaw=yaw)) == 0.5
+  assert grading.weight(front._replace(**at_limits)) == 0.125
+  worst = dict(width=0.0, sharpness=0.0, contrast=0.0, yaw=np.inf)
+  assert grading.weight(_good(**worst)) == pytest.approx(1e-4)
+  unknown = grading.Quality(*[float("nan")] * 9)
+  assert grading.weight(unknown) == 1
+  assert grading.weight(unknown._replace(sharpness=0.075)) == 0.5
+
+
+@pytest.mark.parametrize("name", ["width", "sharpness", "contrast", "yaw"])
+def test_weight_falls_as_a_measure_gets_worse(name):
+  top = {"width": 200, "sharpness": 0.5, "contrast": 0.4, "yaw": 2}[name]
+  values = np.linspace(0, top, 300)
+  for other in (_good(), _good(contrast=0.03, width=30.0, sharpness=0.05)):
+    weights = [
+      grading.weight(other._replace(**{name: float(value)})) for value in values
+    ]
+    rising = np.diff(weights) * (-1 if name == "yaw" else 1)
+    assert (rising >= 0).all() and (rising > 0).sum() > 30
+    assert 0 < min(weights) < max(weights) <= 1
+
+
 def test_medians():
   cuts = [Cut(_pixels(seed), _face(corners=_CORNERS)) for seed in range(3)]
   left = _CORNERS.copy()

@@ -66,7 +66,7 @@ def test_near_ties_take_the_whole_gallery():
   _assert_same(found, want)
   assert (found.looked == 3000).all()
   # What would be found without a certificate is wrong.
-  places, _ = _candidates(compact, valid, ids, queries, k=64,
+  places, _ = _candidates(compact, valid, queries, k=64,
                           metric="euclidean")  # fmt: skip
   assert not all(set(w) <= set(p) for w, p in zip(
     np.asarray(want.ids).tolist(), np.asarray(places).tolist(),
@@ -84,11 +84,11 @@ def _exact(queries, gallery, metric):
 def _check_bounds(compact, gallery, queries, metric):
   """No row that is no candidate has a score above the bound."""
   count = len(gallery)
-  places, bounds = _candidates(compact, np.ones(count), np.arange(count),
-                               queries, k=9, metric=metric)  # fmt: skip
+  places, bounds = _candidates(compact, np.ones(count), queries, k=9,
+                               metric=metric)  # fmt: skip
   scores = _exact(queries, gallery, metric)
   np.put_along_axis(scores, np.asarray(places), -np.inf, axis=1)
-  bounds = np.asarray(bounds, np.float64)
+  bounds = np.asarray(bounds, np.float64)[:, -1]
   slack = compact_lib.rounding(queries, compact)
   assert (scores.max(axis=1) <= bounds + slack).all()
 

@@ -1,6 +1,8 @@
 """A damaged gallery file is told of, or reads as before."""
 
 import os
+import re
+import struct
 
 import numpy as np
 import pytest
@@ -31,13 +33,48 @@ def test_damage_is_found(store):
     "UPDATE templates SET source = 'x.jpg' WHERE id = 1",
     "UPDATE templates SET enrolled = 5 WHERE id = 1",
     "UPDATE templates SET digest = x'00' WHERE id = 1",
+    "UPDATE templates SET quality = 0.5 WHERE id = 1",
+    "UPDATE templates SET quality = NULL WHERE id = 3",
   ],
 )
 def test_every_column_is_under_a_checksum(store, change):
-  store.add({"Ada": templates(3, 1), "Bob": templates(2, 2)})
+  ada = templates(3, 1)._replace(quality=[None, 0.7, 0.7])
+  store.add({"Ada": ada, "Bob": templates(2, 2)})
+  assert store.check() == []
   store._connection.execute(change)
   (problem,) = store.check()
   assert "damaged" in problem
+
+
+def test_each_flipped_bit_of_a_quality_is_found(tmp_path):
+  path, weight = tmp_path / "g.db", 0.7345678
+  with create(path) as store:
+    store.add({"Ada": templates(2, 1)._replace(quality=[0.25, weight])})
+  content = path.read_bytes()
+  # SQLite stores it in eight bytes, the highest first.
+  (place,) = [m.start() for m in re.finditer(
+    re.escape(struct.pack(">d", weight)), content)]  # fmt: skip
+  beyond = 0
+  for bit in range(64):
+    changed = bytearray(content)
+    changed[place + bit // 8] ^= 128 >> bit % 8
+    path.write_bytes(changed)
+    with Store.open(path) as store:
+      assert store.check() == ["Template 2: it is damaged."], bit
+      try:
+        store.records()
+      except errors.UserError as error:
+        assert "damaged: a quality is not in 0 to 1" in str(error)
+        beyond += 1
+  assert 4 < beyond < 15
+
+
+@pytest.mark.parametrize("value", ["'text'", "x'00'", "0", "-1", "2", "9e999"])
+def test_a_quality_that_is_none_is_not_searched_with(store, value):
+  store.add({"Ada": templates(2, 1)._replace(quality=[0.25, 0.5])})
+  store._connection.execute(f"UPDATE templates SET quality = {value}")
+  with pytest.raises(errors.UserError, match="damaged: a quality is not in"):
+    store.records()
 
 
 def test_what_the_file_says_of_itself_is_under_a_checksum(store):
@@ -54,7 +91,8 @@ def _filled(path):
       rows = templates(4, i)
       sources = [Source(f"{i}.jpg", bytes([i, j]) * 16, 99) for j in range(4)]
       terms = Terms("paper", "door", "2031-01-01")
-      store.add({f"Person {i}": rows._replace(sources=sources)}, terms)
+      given = rows._replace(sources=sources, quality=[0.1, None, 1, 1 / 3])
+      store.add({f"Person {i}": given}, terms)
     store.remove("Person 3")
   return path.read_bytes()
 
@@ -72,6 +110,7 @@ def _read(path):
         store.files(),
         records.names,
         records.embeddings.tobytes(),
+        records.quality.tobytes(),
         records.person_ids.tolist(),
         records.template_ids.tolist(),
       ]

@@ -1,10 +1,12 @@
 """Tests of exports and imports, and of moving to another bundle."""
 
 import contextlib
+import csv
 import os
 import sqlite3
 import stat
 
+import numpy as np
 import pytest
 
 from facesiam_jax import errors
@@ -16,7 +18,7 @@ from tests.gallery.stores import DIM, create, templates
 
 def _fill(store):
   sources = [Source(f"{i}, x.jpg", bytes([i]) * 32, 1000 + i) for i in range(3)]
-  ada = templates(3, 1)._replace(sources=sources)
+  ada = templates(3, 1)._replace(sources=sources, quality=[1 / 3, 1, None])
   store.add({"Ada": ada}, Terms("a, b", 'so "called"', "2031-01-02"))
   store.add({"Zoë": templates(2, 2)})
 
@@ -24,7 +26,10 @@ def _fill(store):
 def _all(store):
   records = store.records()
   names = [records.names[int(person)] for person in records.person_ids]
-  return store.members(), store.files(), names, records.embeddings.tolist()
+  query = "SELECT quality FROM templates ORDER BY id"
+  quality = store._connection.execute(query).fetchall()
+  told = (records.embeddings.tolist(), records.quality.tolist(), quality)
+  return store.members(), store.files(), names, *told
 
 
 @pytest.mark.parametrize("storage", ["float32", "int8"])
@@ -47,6 +52,49 @@ def test_there_and_back(tmp_path, storage):
     pass
   with pytest.raises(errors.UserError, match="another bundle"):
     exports.bring(tmp_path / "all.npz", tmp_path / "o.db")
+
+
+def _as_before_there_was_a_quality(path):
+  with np.load(path) as archive:
+    arrays = dict(archive)
+  third = np.float32(1 / 3)
+  assert arrays.pop("quality").tolist() == [third, 1, 1, 1, 1]
+  np.savez(path, **arrays)
+  table = path.with_suffix(".csv")
+  with table.open(encoding="utf-8", newline="") as file:
+    rows = list(csv.reader(file))
+  assert [row.pop() for row in rows] == ["quality", str(1 / 3), "1.0", *"", "",
+                                         "", ""]  # fmt: skip
+  with table.open("w", encoding="utf-8", newline="") as file:
+    csv.writer(file).writerows(rows)
+
+
+def test_an_export_of_before_there_was_a_quality(store, tmp_path):
+  _fill(store)
+  path = tmp_path / "all.npz"
+  exports.write(store, path)
+  _as_before_there_was_a_quality(path)
+  assert exports.bring(path, tmp_path / "h.db").templates == 5
+  with Store.open(tmp_path / "h.db") as other:
+    found, wanted = _all(other), _all(store)
+    assert found[-1] == [(None,)] * 5 and found[-2] == [1] * 5
+    assert found[:-2] == wanted[:-2] and other.check() == []
+  # It is cleaned as it is.
+  store.remove("Ada")
+  made, people, _ = exports.read(path)
+  assert list(people) == ["Zoë"] and made["metric"] == "cosine"
+
+
+@pytest.mark.parametrize("text", ["0", "-0.5", "1.5", "nan", "inf", "good"])
+def test_an_export_with_a_quality_that_is_none(store, tmp_path, text):
+  _fill(store)
+  exports.write(store, tmp_path / "all.npz")
+  table = tmp_path / "all.csv"
+  content = table.read_text(encoding="utf-8")
+  table.write_text(content.replace(str(1 / 3), text), encoding="utf-8")
+  with pytest.raises(errors.UserError, match="no table of an export"):
+    exports.bring(tmp_path / "all.npz", tmp_path / "h.db")
+  assert not (tmp_path / "h.db").exists()
 
 
 def test_what_is_no_export(store, tmp_path):
@@ -95,6 +143,8 @@ def test_removal_reaches_exports(store, tmp_path):
   for name in ("one.npz", "two.npz"):
     people = exports.read(tmp_path / name)[1]
     assert list(people) == ["Zoë"] and len(people["Zoë"].digests) == 2
+    with np.load(tmp_path / name) as archive:
+      assert len(archive["quality"]) == len(archive["embeddings"]) == 2
 
 
 def test_another_gallerys_export_is_left_alone(store, tmp_path):

@@ -1,6 +1,7 @@
 """Writers that are killed, and many at once."""
 
 import collections
+import os
 import pathlib
 import signal
 import subprocess
@@ -10,8 +11,10 @@ import time
 import pytest
 
 from facesiam_jax import errors
+from facesiam_jax.gallery import sharding
+from facesiam_jax.gallery.parts import ShardSet
 from facesiam_jax.gallery.store import Store
-from tests.gallery.stores import templates
+from tests.gallery.stores import create, templates
 
 
 def _kill_while_enrolling(path, first, delay_s):
@@ -56,6 +59,43 @@ def test_kill_while_enrolling(tmp_path, kills):
       path, first, delay_s=0.002 + 0.013 * (kill % 9)
     )
     first = _check_after_kill(path, last)
+
+
+def _kill_while_sharding(path, folder, delay_s):
+  """Kills a worker that writes one set after another."""
+  worker = pathlib.Path(__file__).parent / "shard_worker.py"
+  argv = [sys.executable, str(worker), str(path), str(folder), "40"]
+  process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+  assert process.stdout.readline() == "begun\n"
+  time.sleep(delay_s)
+  process.send_signal(signal.SIGKILL)
+  process.stdout.close()
+  process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.soak)])
+def test_kill_while_sharding(tmp_path, kills):
+  path, folder = tmp_path / "g.db", tmp_path / "set"
+  with create(path) as store:
+    people = {f"Person {i}": templates(i % 5 + 1, i) for i in range(50)}
+    store.add(people)
+  for kill in range(kills):
+    delay_s = 0.02 + 0.17 * (kill % 7)
+    _kill_while_sharding(path, folder, delay_s)
+    # While one set takes the place of another there may be none for a moment.
+    if folder.exists():
+      assert ShardSet(folder).problems() == []
+    with Store.open(path) as store:
+      assert store.check() == []
+      if kill % 2:
+        # Who is removed is in nothing that a killed writer has left.
+        store.remove(f"Person {kill}")
+        assert not [name for name in os.listdir(tmp_path) if "set" in name]
+  with Store.open(path) as store:
+    sharding.write(store, folder)
+  assert ShardSet(folder).problems() == []
+  assert [name for name in os.listdir(tmp_path) if "set" in name] == ["set"]
 
 
 def _writer(path, first, count):

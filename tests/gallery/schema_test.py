@@ -55,6 +55,55 @@ def test_a_gallery_of_version_1_goes_on(tmp_path):
   )
 
 
+def _version_3(path, people):
+  """Writes a gallery as the third version did."""
+  meta = {**_META, "id": "0", "storage": "float32", "generation": "7"}
+  with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as old:
+    for script in (schema._VERSION_1, schema._VERSION_2, schema._VERSION_3):
+      old.executescript(script)
+    schema.write_meta(old, {**meta, "erased": "2"})
+    for number, (name, rows) in enumerate(people.items(), 1):
+      told = repr((number, name, "form", None, None)).encode()
+      old.execute(
+        "INSERT INTO people(id, name, consent, checksum) VALUES (?, ?, ?, ?)",
+        (number, name, "form", zlib.crc32(told)),
+      )
+      for digest, row in zip(rows.digests, rows.embeddings, strict=True):
+        facts = (number, digest, "a.jpg", b"h" * 32, 99)
+        blob = row.tobytes()
+        checksum = zlib.crc32(repr(facts).encode(), zlib.crc32(blob))
+        old.execute(
+          "INSERT INTO templates(person_id, digest, source, file_hash, "
+          "enrolled, checksum, embedding) VALUES (?, ?, ?, ?, ?, ?, ?)",
+          (*facts, checksum, blob),
+        )
+    old.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+    old.execute("PRAGMA user_version = 3")
+
+
+def test_a_gallery_of_version_3_goes_on(tmp_path):
+  ada, bob = templates(3, 1), templates(2, 2)
+  _version_3(tmp_path / "g.db", {"Ada": ada, "Bob": bob})
+  with Store.open(tmp_path / "g.db") as store:
+    assert store.check() == [] and store.generation() == 7
+    assert store.members()[0] == Member("Ada", 3, 99, 99, Terms("form"))
+    records = store.records()
+    np.testing.assert_array_equal(records.quality, np.ones(5, np.float32))
+    assert store.add({"Ada": ada}) == (0, ada.labels)
+    new = templates(2, 3)._replace(quality=[0.25, None])
+    store.add({"Bob": new})
+    assert store.records().quality.tolist() == [1, 1, 1, 1, 1, 0.25, 1]
+    assert store.check() == []
+    execute = store._connection.execute
+    execute("UPDATE templates SET enrolled = 98 WHERE id = 2")
+    execute("UPDATE templates SET quality = 1.0 WHERE id = 4")
+    damaged = "Template 2: it is damaged.", "Template 4: it is damaged."
+    assert store.check() == list(damaged)
+  np.testing.assert_array_equal(
+    records.embeddings, np.concatenate([ada.embeddings, bob.embeddings])
+  )
+
+
 def test_migration_keeps_damage_visible(tmp_path):
   _old(tmp_path / "g.db", {"Ada": templates(3, 1)})
   with contextlib.closing(sqlite3.connect(tmp_path / "g.db")) as old:
@@ -76,9 +125,9 @@ def test_a_failed_migration_leaves_version_1(tmp_path, monkeypatch):
 
 def test_newer_versions_are_refused(tmp_path):
   with create(tmp_path / "g.db") as store:
-    store._connection.execute("PRAGMA user_version = 3")
+    store._connection.execute("PRAGMA user_version = 5")
   before = (tmp_path / "g.db").read_bytes()
-  with pytest.raises(errors.UserError, match=r"version 3.*1 to 2.*newer"):
+  with pytest.raises(errors.UserError, match=r"version 5.*1 to 4.*newer"):
     Store.open(tmp_path / "g.db")
   assert (tmp_path / "g.db").read_bytes() == before
 
@@ -94,6 +143,32 @@ def test_sources_and_times(store):
   names = store._connection.execute("SELECT source FROM templates").fetchall()
   assert names == [("a.jpg",), ("b.jpg",), (None,)]
   assert store.check() == []
+
+
+def test_quality_is_kept_to_the_last_digit(store):
+  given = [1 / 3, np.float32(0.1), np.float64(1e-6), 1, None]
+  store.add({"Ada": templates(5, 1)._replace(quality=given)})
+  store.add({"Ada": templates(2, 2)._replace(quality=np.array([0.5, 0.75]))})
+  store.add({"Bob": templates(1, 3)})
+  assert store.check() == []
+  wanted = [1 / 3, float(np.float32(0.1)), 1e-6, 1.0, None, 0.5, 0.75, None]
+  query = "SELECT quality FROM templates"
+  assert [q for (q,) in store._connection.execute(query)] == wanted
+  read = store.records().quality
+  assert read.dtype == np.float32
+  np.testing.assert_array_equal(
+    read, np.array([1.0 if q is None else q for q in wanted], np.float32)
+  )
+
+
+@pytest.mark.parametrize(
+  "quality",
+  [[0.5], [0.5, 0.0], [0.5, -0.5], [0.5, 1.01], [np.nan, 1], [1, 1, 1]],
+)
+def test_a_quality_that_is_none_is_refused(store, quality):
+  with pytest.raises(ValueError, match="Ada: quality must be 2 numbers of"):
+    store.add({"Ada": templates(2, 1)._replace(quality=quality)})
+  assert store.people() == {}
 
 
 def test_terms(store):

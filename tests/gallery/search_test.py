@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from facesiam_jax.gallery import search
+from facesiam_jax.gallery.search import scan as scan_lib
 from facesiam_jax.gallery.search import scores as scores_lib
 from facesiam_jax.gallery.search import templates
 from tests.reference import gallery as reference
@@ -254,16 +255,33 @@ def test_jit_and_plain_agree(metric):
 
 
 @METRICS
-def test_products_have_one_shape_and_full_precision(metric):
+def test_products_have_full_precision(metric):
   case = _lattice_case()
-  text = str(
-    jax.make_jaxpr(
-      functools.partial(search.top_k, k=3, metric=metric, block=16)
-    )(*case)
-  )
-  products = [line for line in text.splitlines() if "dot_general" in line]
-  assert products and all("f32[16,16]" in line for line in products)
-  assert text.count("Precision.HIGHEST") >= len(products)
+  find = functools.partial(search.top_k, k=3, metric=metric, block=16)
+  text = str(jax.make_jaxpr(find)(*case))
+  products = text.count("dot_general[")
+  assert products and text.count("Precision.HIGHEST") >= 2 * products
+
+
+@METRICS
+@pytest.mark.parametrize("size", [300, 9001])
+def test_many_queries_in_parts_and_by_block_are_as_at_once(
+  metric, size, monkeypatch
+):
+  gallery, valid, ids, queries = _big_case(metric)[0]
+  case = gallery[:size], valid[:size], ids[:size], queries
+  want = jax.jit(
+    functools.partial(search.top_k, k=12, metric=metric)
+  )(*case)  # fmt: skip
+  for limits in ((4 * size * 8, 4 * size * 8, 8), (0, 0, 8)):
+    for name, value in zip(
+      ("_AT_ONCE_BYTES", "_PART_BYTES", "_MANY"), limits, strict=True
+    ):
+      monkeypatch.setattr(scan_lib, name, value)
+    find = functools.partial(search.top_k, k=12, metric=metric, block=256)
+    found = jax.jit(find)(*case)
+    np.testing.assert_array_equal(found.ids, want.ids)
+    np.testing.assert_array_equal(found.scores, want.scores)
 
 
 def test_merge_is_totally_ordered():

@@ -8,6 +8,7 @@ import pytest
 
 from facesiam_jax import parallel
 from facesiam_jax.gallery import search
+from facesiam_jax.gallery.search import compact as compact_lib
 
 K = 11
 _jitted = jax.jit(search.top_k, static_argnames=("k", "metric", "block"))
@@ -101,3 +102,29 @@ def test_place_keeps_to_the_rows_it_is_given():
   for rows in (block - 1, 0):
     with pytest.raises(ValueError, match="rows_per_device"):
       search.place(gallery, valid, ids, mesh, rows_per_device=rows)
+
+
+@pytest.mark.parametrize("metric", search.METRICS)
+def test_candidates_of_a_compact_gallery_over_a_mesh(metric):
+  """All that could be among the best are candidates, on 1 and on 8 devices."""
+  gallery, valid, ids, queries = _case(8192)
+  compact = search.compress(gallery)
+  want = _jitted(gallery, valid, ids, queries, k=K, metric=metric)
+  exact = np.asarray(_jitted(gallery, valid, ids, queries, k=200,
+                             metric=metric).scores)  # fmt: skip
+  for devices in (1, 8):
+    mesh = parallel.make_mesh(jax.devices()[:devices])
+    shards = search.CompactShards(compact, valid, ids)
+    shards = parallel.split(shards, len(ids), mesh)
+    find = search.candidate_searcher(mesh, k=128, metric=metric)
+    bounds, found = map(np.asarray, find(shards, queries))
+    assert bounds.shape == found.shape == (33, 128)
+    assert (np.diff(bounds) <= 0).all()
+    assert all(len(set(row)) == 128 for row in found.tolist())
+    # The bound of each place holds for the exact score of that place.
+    slack = compact_lib.rounding(queries, compact)[:, None]
+    assert (exact[:, :128] <= bounds + slack).all()
+    sure = np.asarray(want.scores)[:, -1:] > bounds[:, -1:] + slack
+    assert sure.mean() > 0.5
+    for row in np.flatnonzero(sure):
+      assert set(np.asarray(want.ids)[row]) <= set(found[row])

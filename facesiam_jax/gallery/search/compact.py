@@ -28,14 +28,21 @@ from facesiam_jax.gallery.search import rows as rows_lib
 from facesiam_jax.gallery.search import scores as scores_lib
 from facesiam_jax.gallery.search.ordering import Found, merge
 from facesiam_jax.gallery.search.rows import BLOCK, LAST, NO_MATCH, TILE
-from facesiam_jax.gallery.search.scan import Fold, scan
-from facesiam_jax.gallery.search.templates import top_k
+from facesiam_jax.gallery.search.scan import nothing_yet, rough_scan
+from facesiam_jax.gallery.search.templates import (
+  Gallery,
+  by_eights,
+  rescore,
+  top_k,
+)
 
 DTYPES = ("int8", "bfloat16")
 
 _LARGEST = 127
 # Above this many candidates the float32 gallery itself is no slower.
 _MOST = 1024
+# Queries whose candidates are read at once.
+_TOGETHER = 64
 
 _top_k = jax.jit(top_k, static_argnames=("k", "metric", "block"))
 
@@ -108,46 +115,31 @@ def compress(gallery: ArrayLike, *, dtype: str = "int8") -> Compact:
   return Compact(codes, scales, residuals, norm_sq)
 
 
-def _products(queries: jax.Array, block: jax.Array) -> jax.Array:
-  """Returns the products of codes as float32 [Q, B]; int8's are exact."""
-  exact = jnp.int32 if queries.dtype == jnp.int8 else jnp.float32
+def _bounds(metric: str, queries: Compact, rows: Compact) -> jax.Array:
+  """Returns upper bounds of the exact scores, float32 [B, Q]."""
+  # Products of int8 are exact.
+  kind = jnp.int32 if rows.codes.dtype == jnp.int8 else jnp.float32
   products = lax.dot_general(
-    queries, block, (((1,), (1,)), ((), ())), preferred_element_type=exact
+    rows.codes,
+    queries.codes,
+    (((1,), (1,)), ((), ())),
+    preferred_element_type=kind,
   )
-  return products.astype(jnp.float32)
-
-
-def _bound(queries: Compact, gallery: Compact, metric: str) -> Fold:
-  """Returns what makes upper bounds of the exact scores of code products."""
-  length = jnp.sqrt(queries.norm_sq)[:, None]
-
-  def fold(
-    carried: Any, products: jax.Array, usable: jax.Array, start: jax.Array
-  ) -> tuple[Any, jax.Array]:
-    own = Compact(
-      gallery.codes,
-      *(
-        lax.dynamic_slice_in_dim(x, start, products.shape[1])[None, :]
-        for x in gallery[1:]
-      ),
-    )
-    bound = (
-      queries.scales[:, None] * own.scales * products
-      + length * own.residuals
-      + queries.residuals[:, None] * (jnp.sqrt(own.norm_sq) + own.residuals)
-    )
-    if metric == "euclidean":
-      bound = 2.0 * bound - own.norm_sq - queries.norm_sq[:, None]
-    usable = usable[None, :] & jnp.isfinite(bound)
-    return carried, jnp.where(usable, bound, -jnp.inf)
-
-  return fold
+  own = Compact(rows.codes, *(x[:, None] for x in rows[1:]))
+  asked = Compact(queries.codes, *(x[None, :] for x in queries[1:]))
+  bound = (
+    asked.scales * own.scales * products.astype(jnp.float32)
+    + jnp.sqrt(asked.norm_sq) * own.residuals
+    + asked.residuals * (jnp.sqrt(own.norm_sq) + own.residuals)
+  )
+  if metric == "euclidean":
+    bound = 2.0 * bound - own.norm_sq - asked.norm_sq
+  return bound
 
 
 def candidates(
   gallery: Compact,
   valid: ArrayLike,
-  template_ids: ArrayLike,
   queries: ArrayLike,
   *,
   k: int,
@@ -159,34 +151,44 @@ def candidates(
   Args:
     gallery: from `compress`.
     valid: bool or int [G].
-    template_ids: int32 [G].
     queries: float [Q, D].
     k: how many, >= 1.
     metric: one of METRICS.
     block: rows of a block.
 
   Returns:
-    (places in the gallery int32 [Q, k], NO_MATCH where there is none; bounds
-    float32 [Q]): no other row's exact score exceeds its query's bound by more
+    (places in the gallery int32 [Q, k], NO_MATCH where there is none; upper
+    bounds of their exact scores, falling, float32 [Q, k], -inf where there is
+    none): no other row's exact score exceeds its query's last bound by more
     than rounding, see `rounding`.
   """
   valid = jnp.asarray(valid).astype(bool)
-  template_ids = jnp.asarray(template_ids).astype(jnp.int32)
   queries = jnp.asarray(queries).astype(jnp.float32)
+  size = len(valid)
+  if size == 0:
+    return jnp.full((len(queries), k), NO_MATCH), nothing_yet(len(queries), k)[
+      0
+    ]
   dtype = "int8" if gallery.codes.dtype == jnp.int8 else "bfloat16"
-  padded = compress(rows_lib.padded_queries(queries), dtype=dtype)
-  rows = rows_lib.ordered(gallery.codes, valid, template_ids, block)
-  size = rows.order.shape[0]
-  own = Compact(
-    gallery.codes, *(rows_lib.pad(x, size)[rows.order] for x in gallery[1:])
+  bounds, places = rough_scan(
+    gallery,
+    valid,
+    compress(queries, dtype=dtype),
+    functools.partial(_bounds, metric),
+    k=min(k, size),
+    block=block,
   )
-  fold = _bound(padded, own, metric)
-  bounds, places = scan(
-    rows, padded.codes, _products, k=k, block=block, fold=fold
+  places = jnp.where(bounds == -jnp.inf, NO_MATCH, places)
+  missing = ((0, 0), (0, k - places.shape[1]))
+  return (
+    jnp.pad(places, missing, constant_values=NO_MATCH),
+    jnp.pad(bounds, missing, constant_values=-jnp.inf),
   )
-  taken = rows.order[jnp.minimum(places, size - 1)]
-  taken = jnp.where(places == LAST, NO_MATCH, taken)
-  return taken[: len(queries)], bounds[: len(queries), -1]
+
+
+def first_look(k: int) -> int:
+  """Returns how many candidates are taken first where k are sought."""
+  return 1 << (max(4 * k, 64) - 1).bit_length()
 
 
 _candidates = jax.jit(candidates, static_argnames=("k", "metric", "block"))
@@ -216,27 +218,45 @@ def _chosen(
   )
 
 
+@functools.partial(jax.jit, static_argnames=("k", "metric"))
+def _exact(
+  rows: jax.Array,
+  ids: jax.Array,
+  queries: jax.Array,
+  places: jax.Array,
+  *,
+  k: int,
+  metric: str,
+) -> Found:
+  """Returns the k best of each query's candidates, at places in the rows."""
+  whole = Gallery(rows, jnp.ones(len(rows), bool), ids)
+  find = functools.partial(rescore, whole, k=k, metric=metric)
+  return by_eights(find, queries, places)
+
+
 def _rescored(
   gallery: Any, ids: np.ndarray, places: np.ndarray, queries: np.ndarray,
   **options: Any,
 ) -> Found:  # fmt: skip
-  """Returns `top_k` of candidates' float32 rows, eight queries at a time.
-
-  The candidates of all eight compete: more than needed, and so no mask.
-  """
+  """Returns the k best of the candidates by their float32 rows."""
   parts = []
-  for start in range(0, len(queries), TILE):
-    union = np.unique(places[start : start + TILE])
-    union = union[union != NO_MATCH]
-    # In the order of the ids, which saves a sort.
-    union = union[np.argsort(ids[union], kind="stable")]
-    tile = queries[start : start + TILE]
-    padded = np.pad(tile, ((0, TILE - len(tile)), (0, 0)), mode="edge")
-    find = functools.partial(_top_k, queries=padded, **options)
-    rows = np.asarray(gallery[union], np.float32)
-    found = _chosen(find, rows, ids[union])
-    parts.append(found)
-  return jax.tree.map(lambda *x: np.concatenate(x)[: len(queries)], *parts)
+  for start in range(0, len(queries), _TOGETHER):
+    own = places[start : start + _TOGETHER]
+    asked = queries[start : start + _TOGETHER]
+    known = own != NO_MATCH
+    taken = np.where(known, own, 0).reshape(-1)
+    local = np.arange(own.size, dtype=np.int32).reshape(own.shape)
+    found = _exact(
+      np.asarray(gallery[taken], np.float32),
+      ids[taken],
+      asked,
+      np.where(known, local, LAST),
+      **options,
+    )
+    parts.append(jax.device_get(found))
+  found = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+  none = found.scores == -np.inf
+  return found._replace(ids=np.where(none, NO_MATCH, found.ids))
 
 
 def _searched_whole(
@@ -336,15 +356,15 @@ def _fill(
   """Writes the answers: those certified first, the others after them."""
   left = np.arange(len(queries) if len(valid) else 0)
   slack = rounding(queries, compact)
-  look = 1 << (max(4 * k, 64) - 1).bit_length()
+  look = first_look(k)
   while len(left) and look <= _MOST:
     # The last query again, so that few sizes are compiled.
     padding = (1 << (max(len(left), TILE) - 1).bit_length()) - len(left)
     batch = np.pad(queries[left], ((0, padding), (0, 0)), mode="edge")
     places, bounds = jax.device_get(
-      _candidates(compact, valid, ids, batch, k=look, metric=metric)
+      _candidates(compact, valid, batch, k=look, metric=metric)
     )
-    places, bounds = places[: len(left)], bounds[: len(left)]
+    places, bounds = places[: len(left)], bounds[: len(left), -1]
     found = _rescored(gallery, ids, places, queries[left], k=k, metric=metric)
     certain = (bounds == -np.inf) | (found.scores[:, -1] > bounds + slack[left])
     done = left[certain]

@@ -109,19 +109,19 @@ def _fold(people: _People, rule: str) -> Fold:
   def fold(
     state: _State, scores: jax.Array, usable: jax.Array, start: jax.Array
   ) -> tuple[_State, jax.Array]:
-    size = scores.shape[1]
+    size = scores.shape[0]
     own = jax.tree.map(
       lambda x: lax.dynamic_slice_in_dim(x, start, size), people
     )
-    counts = usable[None, :] & jnp.isfinite(scores)
-    weight = jnp.where(counts, own.weight[None, :], 0.0)
+    counts = usable[:, None] & jnp.isfinite(scores)
+    weight = jnp.where(counts, own.weight[:, None], 0.0)
     weighted = jnp.where(counts, scores, 0.0) * weight
     # A sum fused with the product would round otherwise.
     weighted = lax.optimization_barrier(weighted)
     seen = jnp.where(counts, scores, -jnp.inf)
-    row = _Row(seen.T, weighted.T, weight.T, own.begins)
+    row = _Row(seen, weighted, weight, own.begins)
     state, scores = lax.scan(step, state, row, unroll=min(_UNROLL, size))
-    return state, jnp.where(own.ends[None, :], scores.T, -jnp.inf)
+    return state, jnp.where(own.ends[:, None], scores, -jnp.inf)
 
   return fold
 
@@ -174,7 +174,7 @@ def top_k_people(
       order of (person, template id) save a sort.
     queries: float [Q, D]; unit rows for "cosine".
     k: how many people, >= 1; may exceed their number.
-    metric: as in `top_k`; "euclidean" forms all differences, which costs more
+    metric: as in `top_k`. All pairs are scored one by one, which costs more
       than a product.
     rule: one of RULES.
     quality: >= 0, float [G], for "weighted_mean" only.
@@ -206,11 +206,11 @@ def top_k_people(
   changes = jnp.concatenate([jnp.ones(1, bool), rows.ids[1:] != rows.ids[:-1]])
   weight = rows_lib.pad(weight, rows.order.shape[0])[rows.order]
   of_rows = _People(weight, changes, jnp.roll(changes, -1))
-  padded = rows_lib.padded_queries(queries)
+  padded = rows_lib.in_eights(queries)
   scores, places = scan(
     rows,
     padded,
-    scores_lib.block_score(metric),
+    scores_lib.exact_score(metric),
     k=k,
     block=block,
     fold=_fold(of_rows, rule),

@@ -29,15 +29,17 @@ class Rows(NamedTuple):
   order: jax.Array
   is_ordered: jax.Array
 
-  def block(self, start: jax.Array, size: int) -> jax.Array:
-    """Returns `size` embeddings from place `start` of the order on."""
-    return lax.cond(
-      self.is_ordered,
-      lambda: lax.dynamic_slice_in_dim(self.embeddings, start, size),
-      lambda: self.embeddings[
-        lax.dynamic_slice_in_dim(self.order, start, size)
-      ],
-    )
+  def block(self, start: jax.Array, size: int, *, ordered: bool) -> jax.Array:
+    """Returns `size` embeddings from place `start` of the order on.
+
+    Args:
+      start: int32, a multiple of `size`.
+      size: rows of a block.
+      ordered: what `is_ordered` is: then they are read where they lie.
+    """
+    if ordered:
+      return lax.dynamic_slice_in_dim(self.embeddings, start, size)
+    return self.embeddings[lax.dynamic_slice_in_dim(self.order, start, size)]
 
   def ids_at(self, places: jax.Array) -> jax.Array:
     """Returns the ids at places of the order; any id where there is none."""
@@ -93,13 +95,18 @@ def ordered(
   return Rows(gallery, valid[order], keys[0][order], order, is_ordered)
 
 
-def padded_queries(queries: jax.Array) -> jax.Array:
-  """Returns queries [8 m, D]: the last one again, until they fill eights."""
+def filled(x: jax.Array, multiple: int) -> jax.Array:
+  """Returns x with its last row again until the rows are a multiple, >= 1."""
   # Copies of a real query: zeros may be equally far from the whole gallery,
-  # the case that the Euclidean search is slow in.
-  missing = round_up(queries.shape[0], TILE) - queries.shape[0]
-  mode = "edge" if queries.shape[0] else "constant"
-  return jnp.pad(queries, ((0, missing), (0, 0)), mode=mode)
+  # the case that the search is slow in.
+  missing = round_up(x.shape[0], multiple) - x.shape[0]
+  mode = "edge" if x.shape[0] else "constant"
+  return jnp.pad(x, ((0, missing), *[(0, 0)] * (x.ndim - 1)), mode=mode)
+
+
+def in_eights(x: jax.Array) -> jax.Array:
+  """Returns x [8 m, ...], m >= 1: its last row again until that is so."""
+  return filled(x, TILE)
 
 
 def checked(

@@ -1,4 +1,4 @@
-"""Scores of queries against a block of the gallery, in bits that stay."""
+"""Scores of queries against rows of the gallery, rough or in bits that stay."""
 
 from collections.abc import Callable
 
@@ -11,11 +11,13 @@ from facesiam_jax.gallery.search.rows import TILE
 METRICS = ("cosine", "dot", "euclidean")
 
 Head = Callable[[jax.Array, jax.Array], jax.Array]
-# Float32 [8 m, D] and [block, D] -> [8 m, block].
+# Queries [Q, D] and rows [B, D], float32 -> [B, Q].
 BlockScore = Callable[[jax.Array, jax.Array], jax.Array]
+# Float32 [8, 1, D] and [8, C, D] -> [8, C], pair by pair.
+_PairScore = Callable[[jax.Array, jax.Array], jax.Array]
 
-# Pairs whose embeddings a head sees at once: 8 queries against so many rows.
-_HEAD_ROWS = 128
+# Rows that eight queries meet at once where each pair is scored for itself.
+_ROWS, _HEAD_ROWS = 32, 128
 
 
 def positive_zero(scores: jax.Array) -> jax.Array:
@@ -24,82 +26,99 @@ def positive_zero(scores: jax.Array) -> jax.Array:
   return jnp.where(scores == 0, 0.0, scores)
 
 
-def products(queries: jax.Array, block: jax.Array) -> jax.Array:
-  """Returns q.g, [Q, D] and [B, D] -> float32 [Q, B]."""
+def products(queries: jax.Array, rows: jax.Array) -> jax.Array:
+  """Returns q.g, [Q, D] and [B, D] -> float32 [B, Q].
+
+  By one matrix product: its last bits depend on Q and B.
+  """
+  # The rows first, which is twice as fast where queries are few.
   return lax.dot_general(
+    rows,
     queries,
-    block,
     (((1,), (1,)), ((), ())),
     precision=lax.Precision.HIGHEST,
     preferred_element_type=jnp.float32,
   )
 
 
-def product_distances(queries: jax.Array, block: jax.Array) -> jax.Array:
+def product_distances(queries: jax.Array, rows: jax.Array) -> jax.Array:
   """Returns 2 q.g - |g|^2, which is -|q - g|^2 but for |q|^2 and rounding."""
-  norm_sq = jnp.sum(jnp.square(block), axis=-1)
-  return 2.0 * products(queries, block) - norm_sq[None, :]
+  norm_sq = jnp.sum(jnp.square(rows), axis=-1)
+  return 2.0 * products(queries, rows) - norm_sq[:, None]
 
 
-def tile_distances(queries: jax.Array, rows: jax.Array) -> jax.Array:
-  """Returns -|q - g|^2, [8, D] and [8 or 1, N, D] -> [8, N], uncancelled."""
-  # The barrier keeps the subtraction from being fused with whatever produced
-  # the rows, so that both of its uses round alike.
-  queries, rows = lax.optimization_barrier((queries, rows))
-  return -jnp.sum(jnp.square(queries[:, None, :] - rows), axis=-1)
+def rough_score(metric: str) -> BlockScore:
+  """Returns what finds candidates for one of METRICS, in one product."""
+  return product_distances if metric == "euclidean" else products
 
 
-def _by_tiles(tile_score: BlockScore) -> BlockScore:
-  def score(queries: jax.Array, block: jax.Array) -> jax.Array:
-    tiles = queries.reshape(-1, TILE, queries.shape[1])
-    scores = lax.map(lambda tile: tile_score(tile, block), tiles)
-    return scores.reshape(queries.shape[0], block.shape[0])
+def _pair_products(queries: jax.Array, rows: jax.Array) -> jax.Array:
+  return jnp.sum(queries * rows, axis=-1)
+
+
+def _pair_distances(queries: jax.Array, rows: jax.Array) -> jax.Array:
+  return -jnp.sum(jnp.square(queries - rows), axis=-1)
+
+
+def _of_head(head: Head) -> _PairScore:
+  def score(queries: jax.Array, rows: jax.Array) -> jax.Array:
+    flat = lambda x: x.reshape(-1, x.shape[-1])
+    logits = head(flat(jnp.broadcast_to(queries, rows.shape)), flat(rows))
+    return logits.astype(jnp.float32).reshape(rows.shape[:2])
 
   return score
 
 
-# The differences themselves: exact to a relative error, and slower.
-direct_distances = _by_tiles(
-  lambda tile, block: tile_distances(tile, block[None])
-)
+def exact_scores(
+  metric: str | Head,
+  queries: jax.Array,
+  gallery: jax.Array,
+  places: jax.Array,
+) -> jax.Array:
+  """Scores eight queries against rows of a gallery, each pair for itself.
 
-
-def of_head(head: Head) -> BlockScore:
-  """Returns the scores of a head: its logits, 8 x 128 pairs at a time.
+  A pair's bits are the same wherever it stands and whatever stands beside it:
+  every call is of one shape, and nothing is fused into it.
 
   Args:
-    head: embeddings [P, D] and [P, D] of pairs -> logits [P].
+    metric: one of METRICS or a head.
+    queries: float32 [8, D].
+    gallery: float32 [G, D].
+    places: in the gallery, of each query's rows, int32 [8, C], or of those of
+      all, [1, C].
 
   Returns:
-    A function of queries [8 m, D] and a block [B, D] -> float32 [8 m, B].
+    Scores, float32 [8, C].
   """
-
-  def pairs(queries: jax.Array, rows: jax.Array) -> jax.Array:
-    shape = (queries.shape[0], *rows.shape)
-    left = jnp.broadcast_to(queries[:, None], shape)
-    right = jnp.broadcast_to(rows[None], shape)
-    # One shape and nothing fused into it, so that a pair always rounds alike.
-    left, right = lax.optimization_barrier((left, right))
-    flat = lambda x: x.reshape(-1, x.shape[-1])
-    logits = head(flat(left), flat(right))
-    logits = lax.optimization_barrier(logits.astype(jnp.float32))
-    return logits.reshape(shape[:2])
-
-  def tile_score(tile: jax.Array, block: jax.Array) -> jax.Array:
-    missing = -block.shape[0] % _HEAD_ROWS
-    padded = jnp.pad(block, ((0, missing), (0, 0)), mode="edge")
-    parts = padded.reshape(-1, _HEAD_ROWS, block.shape[1])
-    scores = lax.map(lambda part: pairs(tile, part), parts)
-    return scores.swapaxes(0, 1).reshape(TILE, -1)[:, : block.shape[0]]
-
-  return _by_tiles(tile_score)
-
-
-def block_score(metric: str | Head) -> BlockScore:
-  """Returns the scores a metric ranks by, in the bits it reports."""
+  score: _PairScore = _pair_products
+  size = _ROWS
   if callable(metric):
-    return of_head(metric)
-  return direct_distances if metric == "euclidean" else products
+    score, size = _of_head(metric), _HEAD_ROWS
+  elif metric == "euclidean":
+    score = _pair_distances
+  count = places.shape[1]
+  padded = jnp.pad(places, ((0, 0), (0, -count % size)), mode="edge")
+
+  def part_scores(places: jax.Array) -> jax.Array:
+    rows = jnp.broadcast_to(gallery[places], (TILE, size, gallery.shape[1]))
+    pair = lax.optimization_barrier((queries[:, None], rows))
+    return lax.optimization_barrier(score(*pair))
+
+  parts = padded.reshape(places.shape[0], -1, size).swapaxes(0, 1)
+  scores = lax.map(part_scores, parts)
+  return scores.swapaxes(0, 1).reshape(TILE, -1)[:, :count]
+
+
+def exact_score(metric: str | Head) -> BlockScore:
+  """Returns the scores a metric ranks by, in the bits it reports."""
+
+  def score(queries: jax.Array, rows: jax.Array) -> jax.Array:
+    every = jnp.arange(rows.shape[0], dtype=jnp.int32)[None]
+    tiles = queries.reshape(-1, TILE, queries.shape[1])
+    scores = lax.map(lambda x: exact_scores(metric, x, rows, every), tiles)
+    return scores.reshape(queries.shape[0], rows.shape[0]).T
+
+  return score
 
 
 def check_metric(metric: str | Head) -> None:

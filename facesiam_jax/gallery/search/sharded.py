@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh
@@ -16,8 +17,10 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
 from facesiam_jax import parallel
+from facesiam_jax.gallery.search.compact import Compact, candidates
 from facesiam_jax.gallery.search.ordering import Found, merge
-from facesiam_jax.gallery.search.rows import BLOCK, LAST
+from facesiam_jax.gallery.search.people import RankedPeople, top_k_people
+from facesiam_jax.gallery.search.rows import BLOCK, LAST, NO_MATCH
 from facesiam_jax.gallery.search.scores import Head
 from facesiam_jax.gallery.search.templates import top_k
 
@@ -32,6 +35,20 @@ class Shards(NamedTuple):
   """
 
   embeddings: jax.Array
+  valid: jax.Array
+  template_ids: jax.Array
+
+
+class CompactShards(NamedTuple):
+  """A gallery in few bytes, split by rows over the devices of a mesh.
+
+  Attributes:
+    compact: from `compress`, of [devices R] rows.
+    valid: bool [devices R].
+    template_ids: int32 [devices R].
+  """
+
+  compact: Compact
   valid: jax.Array
   template_ids: jax.Array
 
@@ -109,6 +126,76 @@ def searcher(
     own = top_k(*shards, queries, k=k, metric=metric)
     scores, ids = lax.all_gather(own, parallel.AXIS, axis=1, tiled=True)
     return merge(scores, ids, k=k)
+
+  return parallel.pmap(
+    search, mesh, in_specs=(P(parallel.AXIS), P()), out_specs=P()
+  )
+
+
+def people_searcher(
+  mesh: Mesh, *, k: int, metric: str | Head, rule: str
+) -> Callable[[Shards, ArrayLike, ArrayLike, ArrayLike], RankedPeople]:
+  """Returns `top_k_people` of a gallery spread over a mesh, jitted.
+
+  The bits are those of `top_k_people` of the whole gallery on one device, as
+  long as all templates of a person lie on one device.
+
+  Args:
+    mesh: from `parallel.make_mesh`; may span processes.
+    k: how many people, >= 1.
+    metric: see `top_k`.
+    rule: see `top_k_people`.
+
+  Returns:
+    A function of Shards, people int32 [devices R], quality float32 [devices R]
+    (used by "weighted_mean" alone) and queries float [Q, D], that returns
+    RankedPeople with the answer on every device.
+  """
+
+  def search(
+    shards: Shards, people: jax.Array, quality: jax.Array, queries: jax.Array
+  ) -> RankedPeople:
+    weights = quality if rule == "weighted_mean" else None
+    own = top_k_people(
+      *shards, people, queries, k=k, metric=metric, rule=rule, quality=weights
+    )
+    scores, ids = lax.all_gather(own, parallel.AXIS, axis=1, tiled=True)
+    return RankedPeople(*merge(scores, ids, k=k))
+
+  return parallel.pmap(
+    search,
+    mesh,
+    in_specs=(P(parallel.AXIS), P(parallel.AXIS), P(parallel.AXIS), P()),
+    out_specs=P(),
+  )
+
+
+def candidate_searcher(
+  mesh: Mesh, *, k: int, metric: str
+) -> Callable[[CompactShards, ArrayLike], Found]:
+  """Returns the first look of `top_k_compact` over a mesh, jitted.
+
+  Args:
+    mesh: from `parallel.make_mesh`; may span processes.
+    k: how many candidates, >= 1, such as `first_look(k sought)`.
+    metric: one of METRICS.
+
+  Returns:
+    A function of CompactShards and queries float [Q, D], the same in every
+    process, that returns Found on every device: upper bounds of the exact
+    scores and ids of candidates. No other template's exact score exceeds the
+    last bound by more than rounding (`compact.rounding`), so the float32 rows
+    of the candidates alone decide wherever the k-th best of them does.
+  """
+
+  def search(shards: CompactShards, queries: jax.Array) -> Found:
+    places, bounds = candidates(
+      shards.compact, shards.valid, queries, k=k, metric=metric
+    )
+    ids = jnp.where(places == NO_MATCH, NO_MATCH, shards.template_ids[places])
+    own = Found(bounds, ids)
+    bounds, ids = lax.all_gather(own, parallel.AXIS, axis=1, tiled=True)
+    return merge(bounds, ids, k=k)
 
   return parallel.pmap(
     search, mesh, in_specs=(P(parallel.AXIS), P()), out_specs=P()
