@@ -1,6 +1,7 @@
 """Data sets by name: their faces, and which people are for what."""
 
 import dataclasses
+import functools
 import importlib
 import re
 from typing import Any, Protocol
@@ -115,11 +116,12 @@ def load(
       for, even where they fit into config.memory_gb.
 
   Returns:
-    The faces and the people of each split.
+    The faces and the people of each split. Of the training people, only those
+    with config.min_images images or more.
 
   Raises:
-    errors.UserError: for an unknown name, a field out of range, or data that
-      is not there.
+    errors.UserError: for an unknown name, a field out of range, data that is
+      not there, or fewer than two people left to train on.
   """
   if ":" in config.name:
     module, _, attribute = config.name.partition(":")
@@ -134,7 +136,7 @@ def load(
     # Loads tfds and OpenCV, which take seconds: not before they are needed.
     from facesiam_jax.data import opening
 
-    return opening.load(config, image_size, lazy=lazy)
+    loader = functools.partial(opening.load, lazy=lazy)
   elif first in _LOADERS:
     loader = _LOADERS[first]
   else:
@@ -142,7 +144,22 @@ def load(
       f"config.dataset.name is {config.name!r}; choose from "
       f"{sorted((*_LOADERS, *_PREPARED))} or give package.module:function."
     )
-  return loader(config, image_size)
+  return _with_enough(loader(config, image_size), config.get("min_images", 1))
+
+
+def _with_enough(data: DataSet, least: int) -> DataSet:
+  """Leaves people with fewer images than that out of training."""
+  if least <= 1:
+    return data
+  people, counts = np.unique(data.faces.identity_ids, return_counts=True)
+  enough = set(people[counts >= least].tolist())
+  train = tuple(person for person in data.train if person in enough)
+  if len(train) < 2:
+    raise errors.UserError(
+      f"config.dataset.min_images={least} leaves {len(train)} of"
+      f" {len(data.train)} people to train on: lower it."
+    )
+  return dataclasses.replace(data, train=train)
 
 
 def seen_in_training(data: DataSet) -> tuple[str, ...]:

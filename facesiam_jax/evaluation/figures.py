@@ -9,7 +9,6 @@ meaning is carried by colour alone.
 import io
 import warnings
 from collections.abc import Mapping, Sequence
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import ArrayLike
 from PIL import Image, ImageColor
 
+from facesiam_jax.evaluation import deviates
 from facesiam_jax.metrics import tally as tally_lib
 from facesiam_jax.metrics import verification
 
@@ -40,6 +40,7 @@ SCORE_LABEL = (
 )
 
 Scored = tuple[ArrayLike, ArrayLike]
+Band = tuple[np.ndarray, np.ndarray]
 Series = tuple[Sequence[float], Sequence[float]]
 
 _DPI = 130
@@ -49,6 +50,9 @@ _DET_TICKS = (
   0.95, 0.99, 0.999,
 )  # fmt: skip
 _MAX_RAW_POINTS = 200
+_BAND: dict[str, Any] = {
+  "color": BLUE, "alpha": 0.18, "linewidth": 0, "label": "95% over people"
+}  # fmt: skip
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -118,7 +122,10 @@ def number(value: float) -> str:
 
 
 def roc_figure(
-  systems: Mapping[str, Scored], *, threshold: float | None = None
+  systems: Mapping[str, Scored],
+  *,
+  threshold: float | None = None,
+  band: Band | None = None,
 ) -> Figure:
   """Draws ROC curves.
 
@@ -126,6 +133,8 @@ def roc_figure(
     systems: name -> (scores [P], same [P]); the first is the one reported on,
       the others are baselines.
     threshold: marks this decision threshold on the first curve.
+    band: of the first curve: false match rates [M] and the ends of the true
+      accept rate there [2, M].
 
   Returns:
     The Figure.
@@ -134,19 +143,21 @@ def roc_figure(
     ValueError: as `facesiam_jax.metrics.verification.roc`.
   """
   figure = new_figure(6.1, 5.6)
-  axes = _axes(figure, "False match rate", "True accept rate")
+  axes = add_axes(figure, "False match rate", "True accept rate")
   axes.plot([0, 1], [1, 0], color=PALE, linewidth=1, zorder=0)
+  if band is not None:
+    axes.fill_between(band[0], *band[1], **_BAND)
   axes.text(
     0.5, 0.5, "FMR = FNMR", rotation=-45, color=MUTED, fontsize=8,
     ha="center", va="bottom", rotation_mode="anchor",
     transform_rotates_text=True,
   )  # fmt: skip
   for (name, scored), style in zip(
-    systems.items(), _line_styles(len(systems)), strict=True
+    systems.items(), line_styles(len(systems)), strict=True
   ):
-    curve = verification.roc(*scored)
+    curve = deviates.corners(verification.det_points(*scored))
     label = f"{name} (EER {verification.eer(*scored).rocch:.1%})"
-    axes.plot(curve.fmr, curve.tar, label=label, **style)
+    axes.plot(curve.fmr, 1 - curve.fnmr, label=label, **style)
   if threshold is not None:
     rates = verification.error_rates_at(
       *next(iter(systems.values())), threshold
@@ -155,18 +166,23 @@ def roc_figure(
   axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
   for axis in (axes.xaxis, axes.yaxis):
     axis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
-  _legend(axes, loc="lower right")
+  legend(axes, loc="lower right")
   return figure
 
 
 def det_figure(
-  systems: Mapping[str, Scored], *, threshold: float | None = None
+  systems: Mapping[str, Scored],
+  *,
+  threshold: float | None = None,
+  band: Band | None = None,
 ) -> Figure:
   """Draws detection error trade-off curves on normal-deviate axes.
 
   Args:
     systems: name -> (scores [P], same [P]); the first is the one reported on.
     threshold: marks this decision threshold on the first curve.
+    band: of the first curve: false match rates [M] and the ends of the true
+      accept rate there [2, M].
 
   Returns:
     The Figure; towards rates of 0 and 1, which lie at infinity, a curve leaves
@@ -176,43 +192,36 @@ def det_figure(
     ValueError: as `facesiam_jax.metrics.verification.roc`.
   """
   figure = new_figure(6.1, 5.6)
-  axes = _axes(figure, "False match rate", "False non-match rate")
-  dets = {n: verification.det_points(*s) for n, s in systems.items()}
-  low, high = _det_range(list(dets.values()))
-  ends = _deviate([low, high])
+  axes = add_axes(figure, "False match rate", "False non-match rate")
+  dets = {
+    n: deviates.corners(verification.det_points(*s)) for n, s in systems.items()
+  }
+  low, high = deviates.det_range(list(dets.values()))
+  ends = deviates.deviate([low, high])
   axes.plot(ends, ends, color=PALE, linewidth=1, zorder=0)
+  if band is not None:
+    least, most = (deviates.deviate(1 - tars) for tars in band[1])
+    axes.fill_between(deviates.deviate(band[0]), least, most, **_BAND)
   for (name, det), style in zip(
-    dets.items(), _line_styles(len(dets)), strict=True
+    dets.items(), line_styles(len(dets)), strict=True
   ):
-    axes.plot(_deviate(det.fmr), _deviate(det.fnmr), label=name, **style)
+    axes.plot(
+      deviates.deviate(det.fmr), deviates.deviate(det.fnmr), label=name, **style
+    )
   if threshold is not None:
     rates = verification.error_rates_at(
       *next(iter(systems.values())), threshold
     )
-    x, y = _deviate(np.clip(rates, low, high))
+    x, y = deviates.deviate(np.clip(rates, low, high))
     _mark_threshold(axes, x, y, threshold)
   ticks = [t for t in _DET_TICKS if low <= t <= high]
   labels = [f"{100 * t:g}%" for t in ticks]
-  axes.set_xticks(_deviate(ticks), labels)
-  axes.set_yticks(_deviate(ticks), labels)
+  axes.set_xticks(deviates.deviate(ticks), labels)
+  axes.set_yticks(deviates.deviate(ticks), labels)
   axes.tick_params(axis="x", rotation=45)
   axes.set(xlim=ends, ylim=ends, aspect="equal")
-  _legend(axes, loc="upper right")
+  legend(axes, loc="upper right")
   return figure
-
-
-def _deviate(rates: ArrayLike) -> np.ndarray:
-  """Normal deviates of rates; those of 0 and 1 lie far outside any plot."""
-  clipped = np.clip(np.asarray(rates, float), 1e-9, 1 - 1e-9)
-  return np.array([NormalDist().inv_cdf(rate) for rate in clipped])
-
-
-def _det_range(dets: Sequence[verification.Det]) -> tuple[float, float]:
-  """Least and greatest rate on the axes: the rates measured, and a margin."""
-  rates = np.concatenate([[*d.fmr, *d.fnmr] for d in dets])
-  inside = rates[(rates > 0) & (rates < 1)]
-  low = min(0.05, inside.min() / 1.5) if inside.size else 0.05
-  return max(1e-5, float(low)), 0.9
 
 
 def scores_figure(
@@ -238,7 +247,7 @@ def scores_figure(
   """
   checked, labels = tally_lib.check_pairs(scores, same)
   figure = new_figure(7.2, 4.2)
-  axes = _axes(figure, label, "Share of the pairs of that kind")
+  axes = add_axes(figure, label, "Share of the pairs of that kind")
   edges = np.histogram_bin_edges(checked.astype(np.float64), bins=60).tolist()
   for name, chosen, color, hatch in (
     ("Different people", ~labels, VERMILLION, "////"),
@@ -256,7 +265,7 @@ def scores_figure(
   # On the side where the threshold and its label are not.
   middle = (left + right) / 2
   on_left = threshold is not None and threshold > middle
-  _legend(axes, loc="upper left" if on_left else "upper right")
+  legend(axes, loc="upper left" if on_left else "upper right")
   if threshold is not None:
     _threshold_line(axes, threshold)
     rates = verification.error_rates_at(checked, labels, threshold)
@@ -301,7 +310,7 @@ def curves_figure(
       _curve(axes, part.capitalize(), positions, values, style)
     if "accuracy" in quantity:
       axes.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
-    _legend(axes, loc="best")
+    legend(axes, loc="best")
   return figure
 
 
@@ -326,7 +335,8 @@ def _curve(
   axes.plot(x, y, color=color, linestyle=line, linewidth=1.8, label=label)
 
 
-def _axes(figure: Figure, x_label: str, y_label: str) -> Axes:
+def add_axes(figure: Figure, x_label: str, y_label: str) -> Axes:
+  """Adds axes in our style, with labels."""
   axes = figure.add_subplot()
   style_axes(axes, x_label, y_label)
   return axes
@@ -342,13 +352,15 @@ def style_axes(axes: Axes, x_label: str, y_label: str) -> None:
   axes.set_ylabel(y_label, fontsize=10.5, color=INK)
 
 
-def _legend(axes: Axes, loc: str) -> None:
+def legend(axes: Axes, loc: str) -> None:
+  """Adds the legend."""
   axes.legend(
     loc=loc, fontsize=9, frameon=True, framealpha=0.92, edgecolor="none"
   )
 
 
-def _line_styles(num: int) -> list[dict[str, Any]]:
+def line_styles(num: int) -> list[dict[str, Any]]:
+  """Styles of lines that differ without colour; the first is the main one."""
   main = {"color": BLUE, "linestyle": "-", "linewidth": 2.2, "zorder": 3}
   others = [
     {"color": color, "linestyle": line, "linewidth": 1.5}

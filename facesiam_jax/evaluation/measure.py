@@ -1,10 +1,11 @@
 """Measures a model bundle on people it has never seen; writes the report."""
 
 import dataclasses
+import hashlib
 import math
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -13,11 +14,18 @@ import numpy as np
 
 from facesiam_jax import bundle as bundle_lib
 from facesiam_jax import errors
-from facesiam_jax.data import sets
-from facesiam_jax.evaluation import acquisition, baselines, protocols
+from facesiam_jax.data import records, sets
+from facesiam_jax.evaluation import (
+  acquisition,
+  baselines,
+  groups,
+  protocols,
+  scores,
+)
 from facesiam_jax.faces import grading, photo, pixels
+from facesiam_jax.metrics import scoring
 from facesiam_jax.training import config as config_lib
-from facesiam_jax.training import metric_writer
+from facesiam_jax.training import metric_writer, provenance
 
 # So many faces make 12 million pairs, whose intervals take half an hour.
 _MOST_TEST_IMAGES = 5_000
@@ -38,6 +46,10 @@ class Measured:
     images: the test faces, uint8 [N, H, W, C].
     identity_ids: int32 [N].
     baselines: name -> similarity [N, N], on the same pairs.
+    embeddings: float32 [N, D].
+    image_ids: SHA-256 of each image's file or record, uint8 [N, 32]; None where
+      they are not known, and the run then cannot be compared with another.
+    names: of the people, by identity id.
   """
 
   result: dict[str, Any]
@@ -45,6 +57,9 @@ class Measured:
   images: np.ndarray
   identity_ids: np.ndarray
   baselines: dict[str, np.ndarray]
+  embeddings: np.ndarray
+  image_ids: np.ndarray | None = None
+  names: tuple[str, ...] = ()
 
 
 def load_data(
@@ -78,7 +93,7 @@ def load_data(
   if name:
     config.dataset.name = name
     config.dataset.num_validation = 0
-  data = sets.load(config.dataset, image_size=config.image_size)
+  data = sets.load(config.dataset, image_size=config.image_size, lazy=True)
   if name and not any_alignment and data.alignment != bundle.alignment:
     raise errors.UserError(
       f"the faces of --dataset={name} are framed as {data.alignment!r} and "
@@ -117,11 +132,26 @@ def measure(bundle: bundle_lib.Bundle, data: sets.DataSet) -> Measured:
     )
   images, identity_ids = data.of(data.test)
   _check_number(len(images))
+  image_ids = _image_ids(images)
   images = np.asarray(images)
   train_images, _ = data.of(data.train + data.validation)
   cuts = [photo.Cut(image, None) for image in images]
   found = _measured(bundle, cuts, identity_ids)
-  return dataclasses.replace(found, baselines=_baselines(images, train_images))
+  return dataclasses.replace(
+    found,
+    baselines=_baselines(images, train_images),
+    image_ids=image_ids,
+    names=tuple(map(str, data.faces.names)),
+  )
+
+
+def _image_ids(images: Any) -> np.ndarray:
+  """SHA-256 of the images' records, or of pixels in memory, uint8 [N, 32]."""
+  if isinstance(images, records.RecordImages):
+    return scores.digests(images.digests())
+  return scores.digests(
+    [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
+  )
 
 
 def measure_photos(
@@ -130,6 +160,9 @@ def measure_photos(
   identity_ids: np.ndarray,
   failed_ids: np.ndarray,
   reasons: Sequence[str],
+  *,
+  image_ids: np.ndarray | None = None,
+  names: Sequence[str] = (),
 ) -> Measured:
   """Measures a bundle on photos, with those that have no usable face.
 
@@ -139,6 +172,8 @@ def measure_photos(
     identity_ids: their people, int [N]; none may have been trained on.
     failed_ids: the people of the other photos, int [F].
     reasons: what kept each of those from being used, length F.
+    image_ids: SHA-256 of the files of the first, uint8 [N, 32].
+    names: of the people, by identity id.
 
   Returns:
     The measurements.
@@ -163,6 +198,38 @@ def measure_photos(
     found,
     result={**found.result, "acquisition": report},
     baselines=_baselines(found.images, ()),
+    image_ids=image_ids,
+    names=tuple(names),
+  )
+
+
+def with_groups(
+  bundle: bundle_lib.Bundle,
+  measured: Measured,
+  path: str | os.PathLike[str],
+  images: Mapping[str, str] | None = None,
+) -> Measured:
+  """Adds the error rates of groups of people to a measurement.
+
+  Args:
+    bundle: what was measured.
+    measured: from `measure` or `measure_photos`.
+    path: the table of groups, see `groups.read`.
+    images: image -> person, for a table that names images.
+
+  Raises:
+    errors.UserError: as `groups.of_people`.
+  """
+  names = [measured.names[number] for number in measured.identity_ids]
+  of = groups.of_people(path, sorted(set(names)), images)
+  report = groups.group_report(
+    measured.similarity,
+    measured.identity_ids,
+    [of[name] for name in names],
+    _threshold(bundle),
+  )
+  return dataclasses.replace(
+    measured, result={**measured.result, "groups": report}
   )
 
 
@@ -184,13 +251,26 @@ def _measured(
   )
   quality = grading.medians(cuts)
   known = {name: value for name, value in quality.items() if value is not None}
+  if bundle.calibrated:
+    result |= _cost(similarity, identity_ids)
   return Measured(
     result={**result, "quality": known},
     similarity=similarity,
     images=images,
     identity_ids=np.asarray(identity_ids),
     baselines={},
+    embeddings=embeddings,
   )
+
+
+def _cost(similarity: np.ndarray, identity_ids: np.ndarray) -> dict[str, float]:
+  """The cost of the log likelihood ratios in bits, and what it could be."""
+  pairs = protocols.all_pairs(identity_ids)
+  llrs = similarity[pairs.i, pairs.j]
+  return {
+    "cllr": scoring.cllr(llrs, pairs.same),
+    "min_cllr": scoring.min_cllr(llrs, pairs.same),
+  }
 
 
 def _small(images: Any) -> np.ndarray:
@@ -300,4 +380,8 @@ def write(
     baselines=baselines,
     settings=bundle.spec["config"],
     fingerprint=bundle.fingerprint,
+    made=provenance.facts(),
+    image_ids=measured.image_ids,
+    embeddings=measured.embeddings,
+    calibrated=bundle.calibrated,
   )

@@ -3,7 +3,6 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import Any, NamedTuple
 
 import jinja2
@@ -45,6 +44,12 @@ _MEANINGS = (
     "One-shot accuracy",
     "Share of images whose own person scores highest when each person is known "
     "by one random image.",
+  ),
+  (
+    "triplet_accuracy",
+    "Triplet accuracy",
+    "Share of triplets in which another image of the same person scores above "
+    "one of somebody else; 50% is guessing.",
   ),
   (
     "fmr",
@@ -107,21 +112,13 @@ def render(
   Returns:
     The HTML.
   """
-  environment = jinja2.Environment(
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  source = resources.files("facesiam_jax.evaluation") / "template.html"
-  template = environment.from_string(source.read_text(encoding="utf-8"))
   rows = [
     _row(metrics, *meaning)
     for meaning in _MEANINGS
     if metrics.get(meaning[0]) is not None
   ]
   by_key = {row["key"]: row for row in rows}
-  return template.render(
+  return template("template.html").render(
     title=title,
     metrics=metrics,
     threshold=_threshold_text(metrics),
@@ -129,18 +126,37 @@ def render(
     rows=rows,
     comparison=_comparison(metrics, name),
     acquisition=_acquisition(metrics),
+    groups=_groups(metrics),
     quality=_quality(metrics),
-    settings=_flat(metrics["settings"]),
-    pictures=[
-      {
-        "name": picture.name,
-        "title": picture.title,
-        "caption": picture.caption,
-        "data": base64.b64encode(picture.png).decode(),
-      }
-      for picture in pictures
-    ],
+    settings=flat(metrics["settings"]),
+    made=flat(metrics.get("made", {})),
+    pictures=inlined(pictures),
   )
+
+
+def template(name: str) -> jinja2.Template:
+  """Returns a page's template, which escapes what is put into it."""
+  environment = jinja2.Environment(
+    loader=jinja2.PackageLoader("facesiam_jax", "evaluation"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  return environment.get_template(name)
+
+
+def inlined(pictures: Sequence[Picture]) -> list[dict[str, str]]:
+  """Returns pictures as a template takes them."""
+  return [
+    {
+      "name": picture.name,
+      "title": picture.title,
+      "caption": picture.caption,
+      "data": base64.b64encode(picture.png).decode(),
+    }
+    for picture in pictures
+  ]
 
 
 def _threshold_text(metrics: Mapping[str, Any]) -> str | None:
@@ -160,7 +176,7 @@ def _row(
     "meaning": meaning,
     "value": percent(metrics[key]),
     "count": _count_text(metrics["counts"].get(key, {})),
-    "interval": None if interval is None else _range(*interval),
+    "interval": None if interval is None else between(*interval),
     "spread": None if spread is None else _spread_text(spread),
   }
 
@@ -172,7 +188,7 @@ def percent(share: float) -> str:
   return f"{share:.{digits}%}"
 
 
-def _range(low: float, high: float) -> str:
+def between(low: float, high: float) -> str:
   return f"{percent(low)} to {percent(high)}"
 
 
@@ -180,7 +196,7 @@ def _spread_text(spread: Mapping[str, float]) -> str:
   text = percent(spread["mean"])
   if spread["sd"] is not None:
     text += f" \N{PLUS-MINUS SIGN} {spread['sd']:.1%}"
-  return f"{text} ({_range(spread['min'], spread['max'])})"
+  return f"{text} ({between(spread['min'], spread['max'])})"
 
 
 def _count_text(counts: Mapping[str, int]) -> str:
@@ -221,18 +237,35 @@ def _acquisition(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
   return {**acquired, "rows": rows}
 
 
+def _groups(metrics: Mapping[str, Any]) -> list[Any] | None:
+  """Of each group its name, its size, and its rates with their intervals."""
+  if "groups" not in metrics:
+    return None
+  rows = []
+  for row in metrics["groups"]["groups"]:
+    cells = [
+      (
+        "\N{EN DASH}" if row[rate] is None else percent(row[rate]),
+        between(*ends) if (ends := row.get(f"{rate}_interval")) else "",
+      )
+      for rate in ("fnmr", "fmr_within", "fmr_across")
+    ]
+    rows.append((row["group"], f"{row['people']:,}, {row['images']:,}", cells))
+  return rows
+
+
 def _quality(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
   return [
     (name, f"{value:.2f}") for name, value in metrics.get("quality", {}).items()
   ]
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[Any]:
-  """Nested settings as (dotted name, text) lines."""
+def flat(settings: Mapping[str, Any], prefix: str = "") -> list[Any]:
+  """Returns nested settings as (dotted name, text) lines."""
   lines: list[Any] = []
   for key, value in settings.items():
     if isinstance(value, dict) and value:
-      lines += _flat(value, f"{prefix}{key}.")
+      lines += flat(value, f"{prefix}{key}.")
     else:
       text = value if isinstance(value, str) else json.dumps(value)
       lines.append((f"{prefix}{key}", text))

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from facesiam_jax.evaluation import triplets
 from facesiam_jax.metrics import calibration, identification, intervals
 from facesiam_jax.metrics import tally as tally_lib
 
@@ -116,17 +117,18 @@ def verification_report(
   Returns:
     A dict that JSON can hold, with its keys sorted: eer, eer_raw, auc,
     threshold_logit, accuracy, balanced_accuracy, fmr, fnmr, tar_at_far_0.01,
-    tar_at_far_0.1, one_shot_accuracy, num_people, num_images, num_genuine,
-    num_impostor; `counts`, the numerator and denominator or the pairs behind
-    each metric; `interval`, metric -> [low, high] with `level`, or null below
-    30 people, and then `interval_reason` says why.
+    tar_at_far_0.1, one_shot_accuracy, triplet_accuracy, num_people, num_images,
+    num_genuine, num_impostor; `counts`, the numerator and denominator or the
+    pairs behind each metric; `interval`, metric -> [low, high] with `level`, or
+    null below 30 people, and then `interval_reason` says why.
 
   Raises:
     ValueError: naming the argument, for a wrong shape, NaN, infinity, fewer
       than two people, or no person with two images.
 
-  Degenerate input: where no error was seen, the upper end of the interval of
-  FMR and FNMR is the `rule_of_three` on pairs of people, or on people.
+  Degenerate input: where no error was seen, the far end of the interval of
+  FMR, FNMR and triplet accuracy is the `rule_of_three` on pairs of people, or
+  on people.
 
   >>> similarity = np.array([[0, 9, 1, 2], [9, 0, 3, 1], [1, 3, 0, 8],
   ...                        [2, 1, 8, 0]])
@@ -134,19 +136,9 @@ def verification_report(
   >>> report["eer"], report["accuracy"], report["num_genuine"]
   (0.0, 1.0, 2)
   """
-  similarity = np.asarray(similarity)
-  pairs = all_pairs(identity_ids)
-  ids = np.asarray(identity_ids)
-  if similarity.shape != (ids.size, ids.size):
-    raise ValueError(
-      f"similarity must have shape [{ids.size}, {ids.size}], got "
-      f"{similarity.shape}"
-    )
-  scores = similarity[pairs.i, pairs.j]
-  counts = tally_lib.tally(scores, pairs.same)
-  lopsided = np.abs(scores - similarity[pairs.j, pairs.i]).max()
-  if not lopsided <= _SYMMETRY * np.abs(scores).max():
-    raise ValueError("similarity must be symmetric")
+  similarity, ids = np.asarray(similarity), np.asarray(identity_ids)
+  pairs = all_pairs(ids)
+  scores, counts = _scores(similarity, pairs, ids.size)
   num_people = int(np.unique(ids).size)
   ranks = identification.rank_counts(
     similarity, ids, seed=seed, draws=draws, ways=min(ways, num_people)
@@ -174,7 +166,44 @@ def verification_report(
   )
   report["interval"] = _interval(bootstrap, report, level)
   report["interval_reason"] = bootstrap.reason
+  _add_triplets(
+    report, similarity, ids, resamples=resamples, level=level, seed=seed
+  )
   return dict(sorted(report.items()))
+
+
+def _scores(
+  similarity: np.ndarray, pairs: Pairs, size: int
+) -> tuple[np.ndarray, tally_lib.Tally]:
+  """Returns the scores of the pairs and their counts; checks the matrix."""
+  if similarity.shape != (size, size):
+    raise ValueError(
+      f"similarity must have shape [{size}, {size}], got {similarity.shape}"
+    )
+  scores = similarity[pairs.i, pairs.j]
+  counts = tally_lib.tally(scores, pairs.same)
+  lopsided = np.abs(scores - similarity[pairs.j, pairs.i]).max()
+  if not lopsided <= _SYMMETRY * np.abs(scores).max():
+    raise ValueError("similarity must be symmetric")
+  return scores, counts
+
+
+def _add_triplets(
+  report: dict[str, Any],
+  similarity: np.ndarray,
+  ids: np.ndarray,
+  **settings: Any,
+) -> None:
+  """Adds the triplet accuracy, its counts and its interval."""
+  found = triplets.count_triplets(similarity, ids)
+  report["triplet_accuracy"] = found.accuracy
+  report["counts"]["triplet_accuracy"] = {
+    "count": int(found.right.sum()),
+    "of": int(found.all.sum()),
+  }
+  if report["interval"]:
+    interval = triplets.triplet_interval(found, **settings)
+    report["interval"]["triplet_accuracy"] = interval
 
 
 def _counts(

@@ -16,11 +16,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from facesiam_jax import errors
-from facesiam_jax.evaluation import face_figures, figures, page, protocols
+from facesiam_jax.evaluation import curves as curves_lib
+from facesiam_jax.evaluation import figures, page, pictures, protocols, scores
 
 PAGE = "report.html"
 METRICS = "metrics.json"
-_OPTIONAL = {"curves.png", "pairs.png"}
+_OPTIONAL = {
+  *("curves.png", "pairs.png", "open_set.png", "reliability.png"),
+  *("distances.png", "map.png", scores.FILE),
+}
 
 
 class System(NamedTuple):
@@ -52,6 +56,10 @@ def write_report(
   title: str = "Face verification report",
   name: str = "This network",
   extra: Sequence[page.Picture] = (),
+  made: Mapping[str, Any] | None = None,
+  image_ids: np.ndarray | None = None,
+  embeddings: ArrayLike | None = None,
+  calibrated: bool = False,
 ) -> pathlib.Path:
   """Writes metrics.json, the pictures as PNG, and a self-contained report.html.
 
@@ -77,6 +85,12 @@ def write_report(
     title: of the page.
     name: of the system reported on, in the pictures and tables.
     extra: further pictures for the page.
+    made: the command, commit and versions, from `training.provenance`.
+    image_ids: SHA-256 of each image, uint8 [N, 32]; None leaves scores.npz out,
+      without which the run cannot be compared with another.
+    embeddings: float [N, D]; None leaves distances.png and map.png out.
+    calibrated: whether `similarity` are log likelihood ratios; reliability.png
+      is drawn only then.
 
   Returns:
     The path of report.html.
@@ -88,93 +102,54 @@ def write_report(
   Degenerate input: without a threshold in `result` the pictures have no
   threshold, and sample pairs are left out.
   """
-  pairs = protocols.all_pairs(identity_ids)
-  systems = {name: (np.asarray(similarity)[pairs.i, pairs.j], pairs.same)}
-  for other, system in (baselines or {}).items():
-    scores = np.asarray(system.similarity)[pairs.i, pairs.j]
-    systems[other] = (scores, pairs.same)
   threshold = result["threshold_logit"]
-  pictures = _score_pictures(systems, threshold)
+  ids = np.asarray(identity_ids)
+  similarities = {
+    name: similarity,
+    **{n: system.similarity for n, system in (baselines or {}).items()},
+  }
+  pairs = protocols.all_pairs(ids)
+  logits = np.asarray(similarity)[pairs.i, pairs.j]
+  bands = curves_lib.bands(logits, ids[pairs.i], ids[pairs.j])
+  shown = pictures.score_pictures(similarities, ids, threshold, bands)
+  if calibrated:
+    shown.append(
+      pictures.calibration_picture(logits, pairs.same, bands, result)
+    )
+  shown += pictures.search_pictures(similarities, ids)
+  if embeddings is not None:
+    shown += pictures.embedding_pictures(embeddings, ids)
   if curves:
-    pictures.append(_curves_picture(curves, curves_unit))
+    shown.append(pictures.curves_picture(curves, curves_unit))
   if images is not None and threshold is not None:
     if samples is None:
-      samples = protocols.sample_pairs(similarity, identity_ids, threshold)
-    pictures.append(_pairs_picture(images, samples, threshold))
-  pictures += extra
+      samples = protocols.sample_pairs(similarity, ids, threshold)
+    shown.append(pictures.pairs_picture(images, samples, threshold))
+  shown += extra
   metrics = dict(
     result, fingerprint=fingerprint, settings=_plain(settings or {})
   )
+  if made is not None:
+    metrics["made"] = _plain(made)
   if spread is not None:
     metrics["spread"] = _plain(spread)
   if baselines:
     metrics["baselines"] = {n: dict(s.result) for n, s in baselines.items()}
-  files = {f"{picture.name}.png": picture.png for picture in pictures}
+  files = {f"{picture.name}.png": picture.png for picture in shown}
+  if image_ids is not None:
+    files[scores.FILE] = scores.packed(
+      similarity,
+      identity_ids,
+      image_ids,
+      threshold=threshold,
+      bundle=fingerprint or "",
+      baselines={n: s.similarity for n, s in (baselines or {}).items()},
+    )
   text = json.dumps(metrics, indent=2, sort_keys=True, allow_nan=False)
   files[METRICS] = (text + "\n").encode()
-  files[PAGE] = page.render(metrics, pictures, title, name).encode()
-  _write_all(pathlib.Path(out_dir), files)
+  files[PAGE] = page.render(metrics, shown, title, name).encode()
+  write_all(pathlib.Path(out_dir), files)
   return pathlib.Path(out_dir) / PAGE
-
-
-def _score_pictures(
-  systems: Mapping[str, figures.Scored], threshold: float | None
-) -> list[page.Picture]:
-  scores, same = next(iter(systems.values()))
-  drawn = (
-    (
-      "scores",
-      "Scores",
-      "How same-person and different-person pairs score. The less the two "
-      "overlap, the better; the dashed line is the decision threshold.",
-      figures.scores_figure(scores, same, threshold=threshold),
-    ),
-    (
-      "roc",
-      "ROC curve",
-      "Every trade-off the scores allow between accepting the right person "
-      "(up) and accepting strangers (right). On the grey line both error rates "
-      "are equal.",
-      figures.roc_figure(systems, threshold=threshold),
-    ),
-    (
-      "det",
-      "DET curve",
-      "The two error rates against each other on normal-deviate axes, which "
-      "spread out the small rates. Lower left is better.",
-      figures.det_figure(systems, threshold=threshold),
-    ),
-  )
-  return [
-    page.Picture(name, title, caption, figures.png_bytes(figure))
-    for name, title, caption, figure in drawn
-  ]
-
-
-def _curves_picture(
-  curves: Mapping[str, figures.Series], unit: str
-) -> page.Picture:
-  return page.Picture(
-    "curves",
-    "Training",
-    "Loss and accuracy during training. Validation people do not occur in "
-    "training; a growing gap between the lines is over-fitting.",
-    figures.png_bytes(figures.curves_figure(curves, unit=unit)),
-  )
-
-
-def _pairs_picture(
-  images: ArrayLike, samples: Sequence[protocols.SamplePair], threshold: float
-) -> page.Picture:
-  return page.Picture(
-    "pairs",
-    "Sample pairs",
-    "Right decisions drawn at random, and the worst errors of each kind, each "
-    "two people at most once. Under each pair: its score and the threshold.",
-    figures.png_bytes(
-      face_figures.pairs_figure(images, samples, threshold=threshold)
-    ),
-  )
 
 
 def _plain(value: Any) -> Any:
@@ -190,7 +165,7 @@ def _plain(value: Any) -> Any:
   return str(value)
 
 
-def _write_all(out_dir: pathlib.Path, files: Mapping[str, bytes]) -> None:
+def write_all(out_dir: pathlib.Path, files: Mapping[str, bytes]) -> None:
   """Writes all files or none; the last of `files` is renamed last."""
   mark = f".{uuid.uuid4().hex}.tmp"
   try:

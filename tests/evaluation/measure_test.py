@@ -68,7 +68,7 @@ def test_larger_faces_are_small_and_grey_for_the_baselines():
 
 def test_a_set_that_is_framed_otherwise_is_refused(bundle, monkeypatch):
   other = sets.DataSet(tiny.Faces(64), (0,), (), (4, 5), alignment="else")
-  monkeypatch.setattr(sets, "load", lambda config, image_size: other)
+  monkeypatch.setattr(sets, "load", lambda config, **_: other)
   with pytest.raises(errors.UserError, match="framed as 'else' and this"):
     measure.load_data(bundle, "folder/x")
   found = measure.load_data(bundle, "folder/x", any_alignment=True)

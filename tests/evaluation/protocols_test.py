@@ -13,6 +13,7 @@ from tests.reference import metrics as reference
 METRICS = (
   "eer", "eer_raw", "auc", "threshold_logit", "accuracy", "balanced_accuracy",
   "fmr", "fnmr", "tar_at_far_0.01", "tar_at_far_0.1", "one_shot_accuracy",
+  "triplet_accuracy",
   "num_people", "num_images", "num_genuine", "num_impostor",
 )  # fmt: skip
 
@@ -137,7 +138,7 @@ def test_thirty_people_get_intervals():
   interval = dict(report["interval"])
   assert interval.pop("level") == 0.95
   assert "one_shot_accuracy" not in interval
-  assert len(interval) == 9
+  assert len(interval) == 10
   for name, (low, high) in interval.items():
     assert 0 <= low <= report[name] <= high <= 1, name
   assert report["counts"]["one_shot_accuracy"]["ways"] == 10

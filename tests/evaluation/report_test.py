@@ -13,6 +13,7 @@ import pytest
 from facesiam_jax import errors
 from facesiam_jax.evaluation import baselines, protocols, report
 from facesiam_jax.evaluation import page as page_lib
+from facesiam_jax.evaluation import scores as scores_lib
 
 
 def _case(num_people=6, images=4):
@@ -48,6 +49,10 @@ def _write_full(out_dir):
     spread=protocols.summarise([result, result]),
     settings={"encoder": {"dim": np.int64(128), "path": pathlib.Path("x")}},
     fingerprint="abc123",
+    made={"command": "facesiam evaluate", "versions": {"jax": "1.2"}},
+    embeddings=np.random.default_rng(1).normal(size=(ids.size, 5)),
+    image_ids=np.zeros((ids.size, 32), np.uint8),
+    calibrated=True,
     title="<script>alert(1)</script> & co",
   )
 
@@ -83,8 +88,9 @@ def full(tmp_path_factory):
 def test_all_files_are_there_and_nothing_else(full):
   assert full.name == "report.html"
   assert sorted(os.listdir(full.parent)) == [
-    "curves.png", "det.png", "metrics.json", "pairs.png", "report.html",
-    "roc.png", "scores.png",
+    "cmc.png", "curves.png", "det.png", "distances.png", "map.png",
+    "metrics.json", "open_set.png", "pairs.png", "reliability.png",
+    "report.html", "roc.png", "scores.npz", "scores.png",
   ]  # fmt: skip
 
 
@@ -92,7 +98,7 @@ def test_page_is_self_contained_and_escaped(full):
   text = full.read_text()
   page = _Page(text)
   images = [attrs for tag, attrs in page.tags if tag == "img"]
-  assert len(images) == 5
+  assert len(images) == 10
   for attrs in images:
     kind, _, data = attrs["src"].partition(",")
     assert kind == "data:image/png;base64"
@@ -119,6 +125,9 @@ def test_page_says_what_was_measured(full):
     "Raw pixels",
     "encoder.dim 128",
     "abc123",
+    "command facesiam evaluate",
+    "versions.jax 1.2",
+    "Expected calibration error",
     "consent",
     "Nothing here checks that a face is alive",
   ):
@@ -139,6 +148,21 @@ def test_metrics_json(full):
   assert text == json.dumps(metrics, indent=2, sort_keys=True) + "\n"
 
 
+def test_scores_are_kept(full):
+  similarity, ids, faces = _case()
+  kept = scores_lib.read(full.parent)
+  i, j = np.triu_indices(ids.size, 1)
+  np.testing.assert_array_equal(
+    kept.similarity[i, j], similarity[i, j].astype(np.float32)
+  )
+  np.testing.assert_array_equal(kept.identity_ids, ids)
+  assert kept.threshold == 2.0 and kept.bundle == "abc123"
+  pixels = baselines.raw_pixel_similarity(faces)
+  np.testing.assert_array_equal(
+    kept.baselines["Raw pixels"], pixels.astype(np.float32)
+  )
+
+
 def test_same_input_gives_the_same_bytes(full, tmp_path):
   again = _write_full(tmp_path)
   for name in os.listdir(full.parent):
@@ -150,7 +174,8 @@ def test_same_input_gives_the_same_bytes(full, tmp_path):
 def test_optional_parts_can_be_left_out(tmp_path):
   page = _write(tmp_path / "new" / "folder", threshold=None)
   assert sorted(os.listdir(page.parent)) == [
-    "det.png", "metrics.json", "report.html", "roc.png", "scores.png"
+    "cmc.png", "det.png", "metrics.json", "open_set.png", "report.html",
+    "roc.png", "scores.png",
   ]  # fmt: skip
   text = _Page(page.read_text()).text
   assert "False match rate (FMR)" not in text
