@@ -4,14 +4,11 @@ import logging
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from absl import flags
 
 from facesiam_jax import errors, files
-
-if TYPE_CHECKING:
-  from facesiam_jax.bundle import Bundle
 
 
 class UsageError(flags.Error):
@@ -64,12 +61,19 @@ def define_bundle(flag_values: flags.FlagValues) -> None:
 
 
 def define_gallery(flag_values: flags.FlagValues) -> None:
-  """Defines the required flag --gallery."""
+  """Defines the required flag --gallery, and --key_file."""
   flags.DEFINE_string(
     "gallery",
     None,
     "The gallery: a file on a local disk. Required.",
     required=True,
+    flag_values=flag_values,
+  )
+  flags.DEFINE_string(
+    "key_file",
+    None,
+    "The key of an encrypted gallery. A new gallery is encrypted with it; "
+    "where there is no such file it is made, and must not be lost.",
     flag_values=flag_values,
   )
 
@@ -78,19 +82,6 @@ def define_json(flag_values: flags.FlagValues) -> None:
   """Defines the flag --json."""
   flags.DEFINE_bool(
     "json", False, "Print JSON, not a table.", flag_values=flag_values
-  )
-
-
-def uncalibrated_note(bundle: "Bundle") -> str:
-  """Returns the line to print with a decision of an uncalibrated bundle."""
-  if bundle.published_distance is None:
-    return (
-      "uncalibrated: no threshold is known, so nothing is decided; run "
-      "facesiam calibrate"
-    )
-  return (
-    "uncalibrated: published threshold, no error rate is known; run facesiam "
-    "calibrate"
   )
 
 

@@ -27,16 +27,6 @@ _TERMS = {
   "expires": "The day, YYYY-MM-DD, from which on `facesiam gallery expire` "
   "removes them.",
 }
-# The defaults of faces.grading.Limits; told here because that imports JAX.
-_LIMITS = {
-  "min_width": (40.0, "if it is less wide, in pixels"),
-  "min_sharpness": (0.075, "if it is less sharp"),
-  "min_light": (0.12, "if its mean brightness, 0 to 1, is less"),
-  "max_light": (0.9, "if its mean brightness, 0 to 1, is more"),
-  "min_contrast": (0.06, "if its brightness varies less, 0 to 0.5"),
-  "max_yaw": (0.4, "if it is turned more to a side, 0 from the front"),
-  "max_roll": (45.0, "if it is tilted more, in degrees"),
-}
 
 
 class Photo(NamedTuple):
@@ -72,10 +62,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     "Also enroll who is enrolled already under another name, by their looks.",
     flag_values=flag_values,
   )
-  for name, (usual, what) in _LIMITS.items():
-    flags.DEFINE_float(
-      name, usual, f"A face is poor {what}.", flag_values=flag_values
-    )
+  photos.define_limits(flag_values)
   for name, what in _TERMS.items():
     flags.DEFINE_string(name, None, what, flag_values=flag_values)
   flags.DEFINE_enum(
@@ -152,6 +139,7 @@ def embed(
     faces: of the photos.
     new: the photos that were read.
   """
+  from facesiam_jax.faces import grading
   from facesiam_jax.gallery import enrolment, records
 
   places: dict[str, list[int]] = {}
@@ -160,6 +148,7 @@ def embed(
   own = {
     name: [new[faces.rows[i]] for i in rows] for name, rows in places.items()
   }
+  qualities = faces.qualities or grading.measure(faces.cuts)
   templates = enrolment.embed(
     bundle,
     {name: faces.images[rows] for name, rows in places.items()},
@@ -167,6 +156,10 @@ def embed(
     sources={
       name: [records.Source(p.path.name, p.sha256) for p in own[name]]
       for name in own
+    },
+    quality={
+      name: [grading.weight(qualities[place]) for place in rows]
+      for name, rows in places.items()
     },
   )
   for name, rows in templates.items():
@@ -211,9 +204,7 @@ def _read(
   if not paths:
     return faces
   refuse = flag_values.refuse_poor
-  from facesiam_jax.faces import grading
-
-  limits = grading.Limits(**{name: flag_values[name].value for name in _LIMITS})
+  limits = photos.limits(flag_values)
   return photos.grade(faces, paths, refuse=refuse, strict=strict, limits=limits)
 
 
@@ -229,9 +220,16 @@ def _add(
 
   terms = records.Terms(*(flag_values[name].value for name in _TERMS))
   path = flag_values.gallery
+  key_file = flag_values.key_file
+  is_new_key = key_file is not None and not os.path.exists(key_file)
   with gallery_lib.Gallery.open(
-    path, bundle, create=True, storage=flag_values.storage
+    path, bundle, create=True, storage=flag_values.storage, key_file=key_file
   ) as gallery:
+    if is_new_key:
+      print(
+        f"{key_file} is the new key of {path}: without it nobody can read the "
+        "gallery; keep a copy in another place"
+      )
     left_out = 0
     if not flag_values.allow_duplicate:
       strict = flag_values.name is not None
@@ -265,7 +263,9 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
   known: dict[bytes, str] = {}
   if os.path.exists(flag_values.gallery):
     # Refused before the photos are read; made only after they are.
-    with gallery_lib.Gallery.open(flag_values.gallery, bundle) as gallery:
+    with gallery_lib.Gallery.open(
+      flag_values.gallery, bundle, key_file=flag_values.key_file
+    ) as gallery:
       known = gallery.store.files()
   new, old = split(listed, known)
   faces = _read(flag_values, bundle, new)

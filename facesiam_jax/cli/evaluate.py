@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from facesiam_jax.cli import common, photos
+from facesiam_jax.cli import common, photos, protocol
 
 if TYPE_CHECKING:
   from facesiam_jax.bundle import Bundle
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 HELP = "Measure a recogniser on people it has never seen."
 USAGE = """facesiam evaluate --workdir=DIR | --bundle=DIR --out=DIR [flags]
-       facesiam evaluate --bundle=DIR --out=DIR [flags] PEOPLE/"""
+       facesiam evaluate --bundle=DIR --out=DIR [flags] PEOPLE/
+       facesiam evaluate --bundle=DIR --protocol=NAME --out=DIR PHOTOS/"""
 
 # Rows of the printed table: key of the result, what it is called.
 _ROWS = (
@@ -23,6 +24,7 @@ _ROWS = (
   ("tar_at_far_0.01", "true accept rate at 1 % false accepts"),
   ("tar_at_far_0.1", "true accept rate at 10 % false accepts"),
   ("one_shot_accuracy", "one-shot 10-way accuracy"),
+  ("triplet_accuracy", "triplet accuracy"),
   ("accuracy", "accuracy at the bundle's threshold"),
   ("balanced_accuracy", "balanced accuracy there"),
   ("fmr", "false match rate there"),
@@ -40,7 +42,15 @@ def define_flags(flag_values: flags.FlagValues) -> None:
      "not given. Or give a folder PEOPLE/<name>/<photo>."),
   ):  # fmt: skip
     flags.DEFINE_string(name, None, text, flag_values=flag_values)
+  flags.DEFINE_string(
+    "groups",
+    None,
+    "CSV file with the columns person and group, or image and group "
+    "(<name>/<photo>): error rates by group too.",
+    flag_values=flag_values,
+  )
   photos.define_flags(flag_values)
+  protocol.define_flags(flag_values)
 
 
 def _places(
@@ -64,7 +74,8 @@ def _measure_photos(
   """Measures on the photos of a folder of people."""
   import numpy as np
 
-  from facesiam_jax.evaluation import measure
+  from facesiam_jax import files
+  from facesiam_jax.evaluation import measure, scores
   from facesiam_jax.faces import photo
 
   listed = photo.list_people(folder)
@@ -79,6 +90,8 @@ def _measure_photos(
     people[faces.rows],
     people[failed],
     [faces.failures[paths[row]].reason for row in failed],
+    image_ids=scores.digests([files.sha256(paths[r]) for r in faces.rows]),
+    names=list(listed),
   )
 
 
@@ -111,6 +124,8 @@ def _check_args(flag_values: flags.FlagValues, args: list[str]) -> None:
 
 def run(flag_values: flags.FlagValues, args: list[str]) -> int:
   """Measures, prints a table and writes the report."""
+  if flag_values.protocol:
+    return protocol.run(flag_values, args)
   _check_args(flag_values, args)
   bundle_dir, out_dir, workdir = _places(flag_values)
   from facesiam_jax import bundle as bundle_lib
@@ -127,6 +142,9 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
       )
   bundle = bundle_lib.load(bundle_dir)
   measured = _measure(flag_values, bundle, args)
+  if flag_values.groups:
+    images = _image_names(args[0]) if args else None
+    measured = measure.with_groups(bundle, measured, flag_values.groups, images)
   page = measure.write(out_dir, bundle, measured, workdir=workdir)
   _print(measured.result)
   if not bundle.calibrated:
@@ -134,6 +152,29 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
     print(f"{'published' if known else 'no'} threshold, uncalibrated")
   print(f"report  {page}")
   return 0
+
+
+def _image_names(folder: str) -> dict[str, str]:
+  """Returns <name>/<photo> -> name of the photos of a folder of people."""
+  from facesiam_jax.faces import photo
+
+  return {
+    f"{name}/{path.name}": name
+    for name, paths in photo.list_people(folder).items()
+    for path in paths
+  }
+
+
+def _print_groups(found: dict[str, Any]) -> None:
+  share = lambda value: "-" if value is None else f"{value:.2%}"
+  keys = ("fnmr", "fmr_within", "fmr_across")
+  rows = [
+    [row["group"], str(row["people"]), *(share(row[key]) for key in keys)]
+    for row in found["groups"]
+  ]
+  print(f"by group, at the threshold of the {found['threshold_of']}:")
+  head = ["group", "people", "FNMR", "FMR within", "FMR to others"]
+  print(common.table(head, rows))
 
 
 def _print(result: dict[str, Any]) -> None:
@@ -158,6 +199,8 @@ def _print(result: dict[str, Any]) -> None:
       "failures to acquire {count} of {of} photos; ".format(**photos_failed)
       + "failures to enrol {count} of {of} people".format(**people_failed)
     )
+  if "groups" in result:
+    _print_groups(result["groups"])
   if every:
     print("all photos: a pair with a failed photo is one that is not accepted")
   quality = [f"{name} {value:.2f}" for name, value in result["quality"].items()]

@@ -1,16 +1,15 @@
 """`facesiam gallery`: look after the people of a gallery."""
 
 import json
-import time
+import os
 from typing import TYPE_CHECKING
 
 from absl import flags
 
 from facesiam_jax import errors
-from facesiam_jax.cli import common, photos
+from facesiam_jax.cli import common, photos, shards
 
 if TYPE_CHECKING:
-  from facesiam_jax.gallery.records import Member
   from facesiam_jax.gallery.store import Store
 
 HELP = "List, remove, export or check the people of a gallery."
@@ -20,10 +19,12 @@ USAGE = """facesiam gallery --gallery=FILE list [--json]
        facesiam gallery --gallery=FILE export FILE.npz
        facesiam gallery --gallery=FILE import FILE.npz
        facesiam gallery --gallery=FILE --bundle=NEW [flags] reenroll PEOPLE/
-       facesiam gallery --gallery=FILE check"""
+       facesiam gallery --gallery=FILE --out=DIR shard
+       facesiam gallery --gallery=FILE tune [--json]
+       facesiam gallery --gallery=FILE|DIR check"""
 _WANTED = {
   **{"list": 0, "remove": 1, "expire": 0, "export": 1, "import": 1},
-  **{"reenroll": 1, "check": 0},
+  **{"reenroll": 1, "shard": 0, "tune": 0, "check": 0},
 }
 
 
@@ -38,6 +39,20 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     "reenroll: folder of the bundle that the gallery is to be moved to.",
     flag_values=flag_values,
   )
+  flags.DEFINE_string(
+    "out",
+    None,
+    "shard: folder to make, from which `facesiam identify` searches the "
+    "gallery with several processes, each of which loads some of the people.",
+    flag_values=flag_values,
+  )
+  flags.DEFINE_bool(
+    "in_clear",
+    False,
+    "export, shard: also of an encrypted gallery; what is written is not "
+    "encrypted.",
+    flag_values=flag_values,
+  )
   flags.DEFINE_bool(
     "drop",
     False,
@@ -47,22 +62,10 @@ def define_flags(flag_values: flags.FlagValues) -> None:
   )
 
 
-def _days(seconds: int | None) -> int | None:
-  return None if seconds is None else int((time.time() - seconds) // 86_400)
-
-
-def _facts(member: "Member") -> dict[str, object]:
-  return {
-    "name": member.name,
-    "photos": member.templates,
-    "age_days": _days(member.oldest),
-    "newest_days": _days(member.newest),
-    **member.terms._asdict(),
-  }
-
-
 def _list(store: "Store", as_json: bool) -> None:
-  facts = [_facts(member) for member in store.members()]
+  from facesiam_jax.gallery import telling
+
+  facts = [telling.person(member) for member in store.members()]
   if as_json:
     print(json.dumps(facts))
   elif not facts:
@@ -82,53 +85,55 @@ def _list(store: "Store", as_json: bool) -> None:
     print(common.table(list(columns.values()), rows))
 
 
-def _tell_of_lost_exports(store: "Store") -> None:
-  from facesiam_jax.gallery import exports
-
-  for path in exports.missing(store):
-    print(
-      f"{path}: an export was written here and is not here any more; if it was "
-      "moved or copied, delete that yourself"
-    )
-
-
 def _remove(store: "Store", name: str) -> None:
+  from facesiam_jax.gallery import sharding
+
+  before = sharding.known(store)
   count = store.remove(name)
   print(
     f"Removed {name} ({count} photos) and erased them from {store.path} and "
     "its exports."
   )
-  _tell_of_lost_exports(store)
+  shards.tell_of_deleted(store, before)
+  shards.tell_of_missing(store)
 
 
 def _expire(store: "Store") -> None:
+  from facesiam_jax.gallery import sharding
+
+  before = sharding.known(store)
   removed = store.expire()
   for name, count in removed.items():
     print(f"{name} ({count} photos): removed and erased")
   print(f"Removed {len(removed)} people whose day has come from {store.path}.")
   if removed:
-    _tell_of_lost_exports(store)
+    shards.tell_of_deleted(store, before)
+    shards.tell_of_missing(store)
 
 
-def _export(store: "Store", path: str) -> None:
+def _export(store: "Store", path: str, in_clear: bool) -> None:
   from facesiam_jax.gallery import exports
 
-  count = exports.write(store, path)
+  count = exports.write(store, path, in_clear=in_clear)
   print(f"Wrote {count} embeddings to {path} and {exports.table_of(path)}.")
+  if store.is_encrypted:
+    print("The two files are not encrypted.")
 
 
-def _import(gallery: str, path: str) -> None:
+def _import(flag_values: flags.FlagValues, path: str) -> None:
   from facesiam_jax.gallery import exports
 
-  added = exports.bring(path, gallery)
+  added = exports.bring(
+    path, flag_values.gallery, key_file=flag_values.key_file
+  )
   print(
-    f"Enrolled {added.templates} embeddings of {path} in {gallery}; "
-    f"{len(added.duplicates)} were there already."
+    f"Enrolled {added.templates} embeddings of {path} in "
+    f"{flag_values.gallery}; {len(added.duplicates)} were there already."
   )
 
 
 def _check(store: "Store") -> None:
-  problems = store.check()
+  problems = store.check() + shards.problems(store)
   for problem in problems:
     print(problem)
   if problems:
@@ -147,15 +152,22 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
   if not args or _WANTED.get(args[0]) != len(args) - 1:
     raise common.UsageError(
       "after --gallery give one of: list, remove NAME, expire, export "
-      "FILE.npz, import FILE.npz, reenroll PEOPLE/, check."
+      "FILE.npz, import FILE.npz, reenroll PEOPLE/, shard, tune, check."
     )
   from facesiam_jax.gallery import store as store_lib
 
   action, *rest = args
   if action == "import":
-    _import(flag_values.gallery, rest[0])
+    _import(flag_values, rest[0])
     return 0
-  with store_lib.Store.open(flag_values.gallery) as store:
+  if os.path.isdir(flag_values.gallery):
+    if action != "check":
+      shards.refuse(flag_values.gallery, action)
+    shards.check(flag_values.gallery)
+    return 0
+  with store_lib.Store.open(
+    flag_values.gallery, key_file=flag_values.key_file
+  ) as store:
     if action == "list":
       _list(store, flag_values.json)
     elif action == "remove":
@@ -163,7 +175,13 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
     elif action == "expire":
       _expire(store)
     elif action == "export":
-      _export(store, rest[0])
+      _export(store, rest[0], flag_values.in_clear)
+    elif action == "shard":
+      shards.write(flag_values, store)
+    elif action == "tune":
+      from facesiam_jax.cli import tune
+
+      return tune.run(store, as_json=flag_values.json)
     elif action == "reenroll":
       from facesiam_jax.cli import reenroll
 

@@ -2,22 +2,24 @@
 
 import json
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+import os
+from typing import TYPE_CHECKING, NamedTuple
 
 from absl import flags
 
 from facesiam_jax import errors
-from facesiam_jax.cli import common, photos
+from facesiam_jax.cli import common, photos, processes, shards
 
 if TYPE_CHECKING:
   import numpy as np
 
   from facesiam_jax.bundle import Bundle
   from facesiam_jax.faces.photo import Cut
-  from facesiam_jax.gallery.gallery import Identification, Match
+  from facesiam_jax.gallery.gallery import Identification
+  from facesiam_jax.gallery.open_set import OperatingPoint
 
 HELP = "Say who of a gallery a photo shows."
-USAGE = "facesiam identify --bundle=DIR --gallery=FILE [flags] PHOTO..."
+USAGE = "facesiam identify --bundle=DIR --gallery=FILE|DIR [flags] PHOTO..."
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
@@ -26,11 +28,53 @@ def define_flags(flag_values: flags.FlagValues) -> None:
   common.define_gallery(flag_values)
   photos.define_flags(flag_values, largest=False)
   common.define_json(flag_values)
+  processes.define_flags(flag_values)
   flags.DEFINE_integer(
     "k",
     5,
     "How many of the most alike people to print for each face.",
     lower_bound=1,
+    flag_values=flag_values,
+  )
+  flags.DEFINE_enum(
+    "fusion",
+    "max",
+    ["max", "mean", "top2_mean", "weighted_mean"],
+    "What makes a person's logit of those of their photos: max, the most alike "
+    "one's; mean; top2_mean, of the two most alike; or weighted_mean, by their "
+    "quality, which enroll measures.",
+    flag_values=flag_values,
+  )
+  flags.DEFINE_enum(
+    "metric",
+    None,
+    ["cosine", "euclidean", "head"],
+    "What the gallery is searched by: cosine, euclidean, or head, the bundle's "
+    "head itself. Without it the quickest that ranks people as the head does.",
+    flag_values=flag_values,
+  )
+  flags.DEFINE_integer(
+    "approximate",
+    None,
+    "Look through so many lists of the gallery only, which may miss people; "
+    "`facesiam gallery tune` measures how many. The lists are made anew each "
+    "time, so that it pays for many photos at once. Without it the search is "
+    "exact.",
+    lower_bound=1,
+    flag_values=flag_values,
+  )
+  flags.DEFINE_float(
+    "fpir",
+    None,
+    "Share of strangers who may be taken for somebody, such as 0.01; moves the "
+    "threshold by the size of the gallery. Without it the bundle's threshold.",
+    flag_values=flag_values,
+  )
+  flags.DEFINE_bool(
+    "extrapolate",
+    False,
+    "Also take an --fpir for which the people that the bundle was calibrated "
+    "with are too few.",
     flag_values=flag_values,
   )
   flags.DEFINE_string(
@@ -57,9 +101,9 @@ class _Answer(NamedTuple):
   @property
   def box(self) -> "list[float] | None":
     """Left, top, width and height in pixels, where a face was looked for."""
-    if self.cut is None or self.cut.face is None:
-      return None
-    return [round(float(side), 1) for side in self.cut.face.box]
+    from facesiam_jax.gallery import telling
+
+    return telling.box(self.cut)
 
 
 def _write_photo(
@@ -83,7 +127,11 @@ def _write_photo(
 
 
 def _write_picture(
-  path: str, face: "np.ndarray", found: "Identification", bundle: "Bundle"
+  path: str,
+  face: "np.ndarray",
+  found: "Identification",
+  bundle: "Bundle",
+  threshold: float,
 ) -> None:
   from facesiam_jax.evaluation import face_figures, figures
 
@@ -91,12 +139,12 @@ def _write_picture(
     raise errors.UserError(
       "--picture has nobody to show: the gallery is empty; enroll people."
     )
-  if bundle.threshold == math.inf:
+  if threshold == math.inf:
     raise errors.UserError(
       "--picture has no decision to show: no threshold is known for --bundle."
     )
   scores = [match.logit for match in found.matches]
-  threshold, label = bundle.threshold, figures.SCORE_LABEL
+  label = figures.SCORE_LABEL
   if not bundle.calibrated:
     # A logit is the threshold less the distance; the axis shows distances.
     scores = [float(-bundle.distances(score)) for score in scores]
@@ -113,31 +161,19 @@ def _write_picture(
   common.write_file(path, lambda file: file.write(png))
 
 
-def _match(bundle: "Bundle", match: "Match") -> dict[str, Any]:
-  """Returns a match by the names that JSON and the table give its numbers."""
-  numbers = {"logit": match.logit, "probability": match.probability}
-  if not bundle.calibrated:
-    numbers = {"distance": float(bundle.distances(match.logit))}
-  return {"name": match.name, **numbers, "accepted": match.accepted}
+def _json(
+  bundle: "Bundle", answer: _Answer, point: "OperatingPoint"
+) -> dict[str, object]:
+  from facesiam_jax.gallery import telling
 
-
-def _json(bundle: "Bundle", answer: _Answer) -> dict[str, object]:
-  note = {"note": common.uncalibrated_note(bundle)}
-  found = answer.found
-  return {
-    "photo": answer.photo,
-    "face": answer.number or None,
-    "box": answer.box,
-    "name": found and found.name,
-    "matches": [_match(bundle, match) for match in found.matches]
-    if found
-    else [],
-    "calibrated": bundle.calibrated,
-    **({} if bundle.calibrated else note),
-  }
+  return telling.face(
+    bundle, answer.photo, answer.number, answer.cut, answer.found, point
+  )
 
 
 def _rows(bundle: "Bundle", answer: _Answer) -> list[list[str]]:
+  from facesiam_jax.gallery import telling
+
   names = _numbers(bundle)
   if answer.found is None:
     return [
@@ -155,7 +191,7 @@ def _rows(bundle: "Bundle", answer: _Answer) -> list[list[str]]:
       *(f"{match[name]:.4f}" for name in names),
       "yes" if match["accepted"] else "no",
     ]
-    for match in (_match(bundle, match) for match in answer.found.matches)
+    for match in (telling.match(bundle, one) for one in answer.found.matches)
   ] or [["-"] * (len(names) + 2)]
   return [
     [*(head if i == 0 else [""] * len(head)), *row]
@@ -167,7 +203,11 @@ def _numbers(bundle: "Bundle") -> list[str]:
   return ["probability", "logit"] if bundle.calibrated else ["distance"]
 
 
-def _print(bundle: "Bundle", answers: list[_Answer]) -> None:
+def _print(
+  bundle: "Bundle", answers: list[_Answer], point: "OperatingPoint"
+) -> None:
+  from facesiam_jax.gallery.telling import uncalibrated_note
+
   header = ["photo", "face", "box", "decision", "person", *_numbers(bundle)]
   rows = [row for answer in answers for row in _rows(bundle, answer)]
   print(common.table([*header, "accepted"], rows))
@@ -176,11 +216,25 @@ def _print(bundle: "Bundle", answers: list[_Answer]) -> None:
     of = len({answer.photo for answer in answers})
     print(f"no face was found in {faceless} of {of} photos")
   if bundle.calibrated:
-    print(f"accepted from logit {bundle.threshold:.4f} on")
+    print(f"accepted from logit {point.threshold:.4f} on")
+    print(point.sentence())
     return
   if bundle.published_distance is not None:
     print(f"accepted up to distance {bundle.published_distance:.4f}")
-  print(common.uncalibrated_note(bundle))
+  print(uncalibrated_note(bundle))
+
+
+def _print_cost(bundle: "Bundle", metric: str | None) -> None:
+  """Tells what a search costs that is none by products."""
+  from facesiam_jax.gallery import choice, search
+
+  if choice.search_metric(bundle, metric) != "head":
+    return
+  operations = search.pair_cost(bundle.head, bundle.dim)
+  print(
+    f"searched by the head itself: {operations:.0f} operations a photo "
+    f"enrolled, {operations / (2 * bundle.dim):.1f} times those of a product"
+  )
 
 
 def _read(
@@ -208,21 +262,42 @@ def _read(
 
 def _identify(
   flag_values: flags.FlagValues, bundle: "Bundle", paths: list[str]
-) -> "tuple[np.ndarray, list[_Answer]]":
-  """Returns the last photo's pixels, and who each face of all photos is."""
+) -> "tuple[np.ndarray, list[_Answer], OperatingPoint]":
+  """Returns the last photo's pixels, who each face of all is, and from when."""
   import numpy as np
 
-  from facesiam_jax.gallery import gallery as gallery_lib
+  from facesiam_jax import parallel
+  from facesiam_jax.gallery import choice
 
-  with gallery_lib.Gallery.open(flag_values.gallery, bundle) as gallery:
-    pixels, answers = _read(flag_values, bundle, paths)
-    everybody = max(1, len(gallery.people()))
-    k = everybody if flag_values.picture else flag_values.k
-    faces = np.stack([a.cut.pixels for a in answers if a.cut is not None])
-    found = iter(gallery.identify(faces, k=k))
-  return pixels, [
+  pixels, rows = np.zeros((0, 0), np.uint8), None
+  answers: list[_Answer] = []
+  with shards.open_gallery(flag_values, bundle) as gallery:
+    choice.search_metric(bundle, flag_values.metric)
+    point = gallery.operating_point(
+      fpir=flag_values.fpir, extrapolate=flag_values.extrapolate
+    )
+    if parallel.is_main():
+      pixels, answers = _read(flag_values, bundle, paths)
+      faces = np.stack([a.cut.pixels for a in answers if a.cut is not None])
+      rows = np.asarray(bundle.embed(faces), np.float32)
+    k = flag_values.k
+    # All are drawn, unless they are a shard set's, who may be millions.
+    if flag_values.picture and not os.path.isdir(flag_values.gallery):
+      k = max(1, len(gallery.people()))
+    found = iter(
+      gallery.identify(
+        embeddings=parallel.rows_from_main(rows),
+        k=k,
+        fusion=flag_values.fusion,
+        metric=flag_values.metric,
+        threshold=point.threshold,
+        approximate=flag_values.approximate,
+      )
+    )
+  answers = [
     a if a.cut is None else a._replace(found=next(found)) for a in answers
   ]
+  return pixels, answers, point
 
 
 def _shortened(answer: _Answer, k: int) -> _Answer:
@@ -238,19 +313,30 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
     raise common.UsageError("give at least one photo.")
   if flag_values.picture and len(args) != 1:
     raise common.UsageError("--picture is for one photo; give one.")
+  processes.start(flag_values)
   from facesiam_jax import bundle as bundle_lib
+  from facesiam_jax import parallel
 
-  bundle = bundle_lib.load(flag_values.bundle)
-  pixels, answers = _identify(flag_values, bundle, args)
+  try:
+    bundle = bundle_lib.load(flag_values.bundle)
+    pixels, answers, point = _identify(flag_values, bundle, args)
+  except BaseException:
+    parallel.leave_at_exit()
+    raise
+  if not parallel.is_main():
+    return 0
   if flag_values.picture and len(answers) > 1:
     _write_photo(flag_values.picture, pixels, answers)
   elif flag_values.picture:
     (one,) = answers
     assert one.cut is not None and one.found is not None
-    _write_picture(flag_values.picture, one.cut.pixels, one.found, bundle)
+    _write_picture(
+      flag_values.picture, one.cut.pixels, one.found, bundle, point.threshold
+    )
   answers = [_shortened(answer, flag_values.k) for answer in answers]
   if flag_values.json:
-    print(json.dumps([_json(bundle, answer) for answer in answers]))
+    print(json.dumps([_json(bundle, answer, point) for answer in answers]))
   else:
-    _print(bundle, answers)
+    _print(bundle, answers, point)
+    _print_cost(bundle, flag_values.metric)
   return 1 if any(answer.found is None for answer in answers) else 0

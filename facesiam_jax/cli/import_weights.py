@@ -46,6 +46,7 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
   """Reads the weights, writes the bundle, says what is known of it."""
   if args:
     raise common.UsageError(f"import takes flags only, got {args[0]!r}.")
+  from facesiam_jax.gallery import telling
   from facesiam_jax.pretrained import importing
 
   source, variables = importing.read(
@@ -67,5 +68,5 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
     ("bundle", flag_values.bundle),
   ):
     print(f"{name:<12} {value}")
-  print(common.uncalibrated_note(bundle))
+  print(telling.uncalibrated_note(bundle))
   return 0

@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 
 Path = str | os.PathLike[str]
 
+# The defaults of faces.grading.Limits; told here because that imports JAX.
+_LIMITS = {
+  "min_width": (40.0, "if it is less wide, in pixels"),
+  "min_sharpness": (0.075, "if it is less sharp"),
+  "min_light": (0.12, "if its mean brightness, 0 to 1, is less"),
+  "max_light": (0.9, "if its mean brightness, 0 to 1, is more"),
+  "min_contrast": (0.06, "if its brightness varies less, 0 to 0.5"),
+  "max_yaw": (0.4, "if it is turned more to a side, 0 from the front"),
+  "max_roll": (45.0, "if it is tilted more, in degrees"),
+}
+
 
 def define_flags(
   flag_values: flags.FlagValues, *, largest: bool = True
@@ -52,6 +63,21 @@ def define_flags(
     )
 
 
+def define_limits(flag_values: flags.FlagValues) -> None:
+  """Defines --min_width and the like: from which on a face is poor."""
+  for name, (usual, what) in _LIMITS.items():
+    flags.DEFINE_float(
+      name, usual, f"A face is poor {what}.", flag_values=flag_values
+    )
+
+
+def limits(flag_values: flags.FlagValues) -> "grading.Limits":
+  """Returns what the flags of `define_limits` say."""
+  from facesiam_jax.faces import grading
+
+  return grading.Limits(**{name: flag_values[name].value for name in _LIMITS})
+
+
 class Faces(NamedTuple):
   """The faces of photos that are to show one each.
 
@@ -60,12 +86,14 @@ class Faces(NamedTuple):
     cuts: the same with their places, length N.
     rows: the place of each in the photos that were named, length N.
     failures: photo to what kept its face from being used.
+    qualities: of the faces, length N; None where they were not measured.
   """
 
   images: "np.ndarray"
   cuts: "list[photo.Cut]"
   rows: list[int]
   failures: "dict[Path, photo.NoUsableFace]"
+  qualities: "list[grading.Quality] | None" = None
 
 
 def reader(flag_values: flags.FlagValues, bundle: "Bundle") -> "photo.Reader":
@@ -79,20 +107,19 @@ def reader(flag_values: flags.FlagValues, bundle: "Bundle") -> "photo.Reader":
     UserError: if no face can be cut out as the bundle wants it, or the
       detector cannot be had.
   """
-  from facesiam_jax.faces import cutting, detectors, photo
+  from facesiam_jax.faces import photo
 
-  find = None
   named = flag_values.detector or flag_values.detector_model
   if flag_values.cropped and named:
     raise errors.UserError(
       "--cropped looks for no face: leave --cropped or --detector away."
     )
-  if not flag_values.cropped:
-    cutting.check_alignment(bundle.alignment)
-    name = flag_values.detector or bundle.detector or "haar"
-    find = detectors.create(name, model=flag_values.detector_model)
-  size = bundle.input_size[0]
-  return photo.Reader(size, bundle.channels, bundle.alignment, find)
+  framing = bundle.framing
+  return photo.reader(
+    **framing | {"detector": flag_values.detector or framing["detector"]},
+    model=flag_values.detector_model,
+    cropped=flag_values.cropped,
+  )
 
 
 def load(
@@ -172,7 +199,8 @@ def grade(
   from facesiam_jax.faces import grading, photo
 
   kept, failures = [], dict(faces.failures)
-  for place, quality in enumerate(grading.measure(faces.cuts)):
+  qualities = grading.measure(faces.cuts)
+  for place, quality in enumerate(qualities):
     poor = ", ".join(grading.shortcomings(quality, limits or grading.Limits()))
     path = paths[faces.rows[place]]
     if poor and refuse:
@@ -194,6 +222,7 @@ def grade(
     [faces.cuts[place] for place in kept],
     [faces.rows[place] for place in kept],
     failures,
+    [qualities[place] for place in kept],
   )
 
 

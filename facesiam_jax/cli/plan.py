@@ -47,6 +47,14 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
       name, default, text, lower_bound=0, flag_values=flag_values
     )
+  flags.DEFINE_enum(
+    "gallery_dtype",
+    "float32",
+    ["float32", "int8", "bfloat16"],
+    "What the gallery is kept in on the chips; of the latter two the search "
+    "for candidates is planned.",
+    flag_values=flag_values,
+  )
   flags.DEFINE_bool(
     "quick",
     False,
@@ -99,6 +107,7 @@ def _programs(
       dim=plan.embedding_size(config),
       queries=flag_values.queries,
       k=flag_values.k,
+      dtype=flag_values.gallery_dtype,
     )
     found.append(plan.measure(what, traced, chip, mesh.size))
   return mesh.size, found

@@ -1,7 +1,6 @@
 """`facesiam verify`: do two photos show the same person?"""
 
 import json
-import math
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -27,41 +26,18 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
   if len(args) != 2:
     raise common.UsageError(f"give two photos; {len(args)} were given.")
   from facesiam_jax import bundle as bundle_lib
+  from facesiam_jax.gallery import telling
 
   bundle = bundle_lib.load(flag_values.bundle)
   faces = photos.load(args, bundle, flag_values, strict=True)
   embeddings = bundle.embed(faces.images)
   logit = float(bundle.logits(embeddings[:1], embeddings[1:])[0])
-  known = bundle.threshold != math.inf
-  verdict = {
-    "photos": args,
-    "same": logit >= bundle.threshold if known else None,
-  }
-  verdict |= _measured(bundle, logit)
+  verdict = telling.comparison(bundle, args, logit)
   if flag_values.json:
     print(json.dumps(verdict))
   else:
     _print(bundle, verdict)
   return 0
-
-
-def _measured(bundle: "Bundle", logit: float) -> dict[str, Any]:
-  """Returns what is known of a comparison besides the decision."""
-  from facesiam_jax import bundle as bundle_lib
-
-  if bundle.calibrated:
-    return {
-      "calibrated": True,
-      "probability": float(bundle_lib.probability(logit)),
-      "logit": logit,
-      "threshold": bundle.threshold,
-    }
-  return {
-    "calibrated": False,
-    "note": common.uncalibrated_note(bundle),
-    "distance": float(bundle.distances(logit)),
-    "threshold": bundle.published_distance,
-  }
 
 
 def _print(bundle: "Bundle", verdict: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import PIL.Image
 import PIL.ImageEnhance
 import pytest
 
-from facesiam_jax.cli import enroll, main
+from facesiam_jax.cli import main, photos
 from facesiam_jax.faces import grading
 from facesiam_jax.gallery.store import Store
 from tests.cli import pixel_bundle
@@ -125,6 +125,12 @@ def test_export_remove_import(files, capsys):
   assert "e.npz: an export was written here" in out
 
 
+def _qualities(path):
+  with Store.open(path) as store:
+    query = "SELECT quality FROM templates ORDER BY id"
+    return [one for (one,) in store._connection.execute(query)]
+
+
 def test_reenroll(files, capsys):
   _run(capsys, *files.enroll, "--purpose=door", files.people)
   shutil.move(files.people / "Bob", files.folder / "Bob")
@@ -138,8 +144,11 @@ def test_reenroll(files, capsys):
   (found,) = json.loads(_run(capsys, *identify, files.enroll[1]).out)
   assert found["name"] == "Ada"
   shutil.move(files.folder / "Bob", files.people / "Bob")
+  before = _qualities(files.path)
+  assert len(before) == 6 and all(0 < one <= 1 for one in before)
   out = _run(capsys, *argv).out
   assert "6 photos of 2 people" in out
+  assert _qualities(files.path) == before
   (found,) = json.loads(_run(capsys, *identify, files.new).out)
   assert found["name"] == "Ada"
   err = _run(capsys, *files.enroll, files.people, status=1).err
@@ -151,9 +160,9 @@ def test_reenroll(files, capsys):
 
 
 def test_limits_of_quality_are_flags(files, capsys):
-  assert tuple(enroll._LIMITS) == grading.Limits._fields
+  assert tuple(photos._LIMITS) == grading.Limits._fields
   for name, usual in grading.Limits._field_defaults.items():
-    assert enroll._LIMITS[name][0] == usual
+    assert photos._LIMITS[name][0] == usual
   argv = [*files.enroll, "--refuse_poor", "--min_width=5000"]
   err = _run(capsys, *argv, files.people, status=1).err
   assert "pixels wide" in err

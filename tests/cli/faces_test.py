@@ -14,18 +14,6 @@ from tests import colour_bundle
 from tests.cli import pixel_bundle
 
 
-def _side_by_side(path, *people):
-  """Writes a photo of several people; the first one is nearest."""
-  picture = np.full((360, 300 * len(people)), 90, np.uint8)
-  for n, person in enumerate(people):
-    size = (276, 336) if n == 0 else (246, 299)
-    with PIL.Image.open(pixel_bundle.photo(person, 1)) as image:
-      face = np.asarray(image.resize(size, PIL.Image.Resampling.BICUBIC))
-    picture[: size[1], 300 * n : 300 * n + size[0]] = face
-  PIL.Image.fromarray(picture).save(path)
-  return path
-
-
 @pytest.fixture(scope="module", name="files")
 def _files(tmp_path_factory):
   """A bundle, a gallery of Ada and Bob, photos of both, of two and of none."""
@@ -39,8 +27,8 @@ def _files(tmp_path_factory):
   return types.SimpleNamespace(
     bundle=f"--bundle={folder / 'bundle'}",
     gallery=f"--gallery={folder / 'g.db'}",
-    two=_side_by_side(folder / "two.png", 3, 11),
-    three=_side_by_side(folder / "three.png", 11, 3, 30),
+    two=pixel_bundle.side_by_side(folder / "two.png", 3, 11),
+    three=pixel_bundle.side_by_side(folder / "three.png", 11, 3, 30),
     none=folder / "none.png",
     ada=pixel_bundle.photo(3, 1),
   )

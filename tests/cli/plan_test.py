@@ -49,7 +49,7 @@ def test_table(recipe, capsys):
   assert told.startswith("v5e:2x4: 8 chips, each with 17.180 GB, 197 TFLOP/s")
   assert "training step of article_cnn with supcon, 16 images" in told
   assert "6 people, streaming feed" in told
-  assert "search for 8 faces among 100 of 10 numbers, k = 2" in told
+  assert "search for 8 faces among 100 of 10 numbers in float32, k = 2" in told
   assert told.count("limited by") == 2 and "all-gather" in told
 
 

@@ -14,7 +14,8 @@ CONFIG = """
 import tiny
 
 def get_config():
-  return tiny.config()
+  # As tests/training/run_test.py has it: the same programs.
+  return tiny.config(ema_decay=0.9)
 """
 
 
