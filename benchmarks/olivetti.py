@@ -17,7 +17,6 @@ import multiprocessing
 import os
 import pathlib
 import statistics
-import subprocess
 import time
 from typing import Any
 
@@ -226,20 +225,11 @@ def _table(summaries: dict[str, dict[str, dict[str, float]]]) -> str:
   return "\n".join(lines)
 
 
-def _commit() -> str:
-  return subprocess.run(
-    ["git", "describe", "--always", "--dirty"],
-    capture_output=True,
-    text=True,
-    check=False,
-  ).stdout.strip()
-
-
 def main(argv: list[str]) -> None:
   """Runs all folds and writes the results."""
   del argv
   begun = time.monotonic()
-  environment = outcome.environment(_PACKAGES) | {"commit": _commit()}
+  environment = outcome.environment(_PACKAGES)
   jobs = [(fold, fold, os.path.abspath(_WORKDIR.value)) for fold in range(4)]
   with concurrent.futures.ProcessPoolExecutor(
     _JOBS.value, mp_context=multiprocessing.get_context("spawn")

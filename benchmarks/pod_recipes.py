@@ -1,4 +1,4 @@
-"""The two recipes of docs/pods.md, for a number of chips.
+"""The recipes of docs/pods.md, for a number of chips.
 
   facesiam plan --config=benchmarks/pod_recipes.py:triplet-256 \\
     --topology=v5e:16x16 --num_people=100000
@@ -20,8 +20,9 @@ def get_config(name: str) -> ml_collections.ConfigDict:
 
   Args:
     name: "triplet-CHIPS": ResNet-50, batch-hard triplets, 128 faces a chip;
-      or "partial_fc-CHIPS": IResNet-100, ArcFace on a tenth of the classes,
-      64 faces a chip. Faces of 112 pixels, bfloat16, SGD with momentum.
+      "partial_fc-CHIPS": IResNet-100, ArcFace on a tenth of the classes, 64
+      faces a chip; or "billion-CHIPS": IResNet-100 without a training step.
+      Faces of 112 pixels, bfloat16, SGD with momentum.
 
   Returns:
     The config.
@@ -53,4 +54,7 @@ def get_config(name: str) -> ml_collections.ConfigDict:
         "sample_fraction": 0.1,
         "scale": 64.0,
       }
+    if kind == "billion":
+      config.start.kind = "whitening"
+      config.num_steps = 0
   return config

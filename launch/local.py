@@ -56,7 +56,8 @@ class _Child:
   def signal(self, number: int) -> None:
     """Sends a signal to the process alone; its helpers are its own affair."""
     if self.status is None:
-      self.process.send_signal(number)
+      # Popen.send_signal would reap one that has just ended.
+      os.kill(self.process.pid, number)
 
   def kill(self) -> None:
     """Kills the process and whatever it started."""

@@ -29,6 +29,19 @@ jax.config.update("jax_num_cpu_devices", 8)
 # [B] against [B, 1] silently gives [B, B]: the classic bug of pair losses.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Each compiled program takes several pieces of memory, of which Linux gives a
+# process 65,530: beyond, XLA ends it by a segmentation fault.
+_MANY_PIECES = 25_000
+_PIECES = pathlib.Path("/proc/self/maps")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_programs():
+  """Drops compiled programs before there are too many; they are on disk."""
+  yield
+  if _PIECES.exists() and _PIECES.read_bytes().count(b"\n") > _MANY_PIECES:
+    jax.clear_caches()
+
 
 @pytest.fixture(scope="session")
 def devices() -> list[jax.Device]:

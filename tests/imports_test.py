@@ -24,7 +24,7 @@ ORDER = (
   ("bundle",),
   ("pretrained", "export"),
   ("training", "gallery"),
-  ("evaluation",),
+  ("evaluation", "serving"),
   ("cli",),
 )
 PURE = {
