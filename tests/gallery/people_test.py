@@ -45,8 +45,14 @@ def _check(top_k, rule, metric="dot", k=6, block=16):
 
 
 @RULES
-@pytest.mark.parametrize("metric, k, block", [
-  ("dot", 6, 16), ("euclidean", 30, 7), ("dot", 1, 2048)])  # fmt: skip
+@pytest.mark.parametrize(
+  "metric, k, block",
+  [
+    ("dot", 6, 16),
+    ("euclidean", 30, 7),
+    pytest.param("dot", 1, 2048, marks=pytest.mark.soak),
+  ],
+)
 def test_equals_reference(rule, metric, k, block):
   _check(_jitted, rule, metric, k, block)
 
@@ -105,7 +111,15 @@ def _big():
   return (gallery, valid, ids, people, gallery[:17] + 0), weights
 
 
-@RULES
+@pytest.mark.parametrize(
+  "rule",
+  [
+    "max",
+    "mean",
+    "weighted_mean",
+    pytest.param("top2_mean", marks=pytest.mark.soak),
+  ],
+)
 def test_bits_do_not_depend_on_batch_place_and_others(rule):
   (gallery, valid, ids, people, queries), weights = _big()
   find = functools.partial(_jitted, k=7, metric="cosine", rule=rule)

@@ -81,7 +81,6 @@ def test_it_answers_as_the_file_does(tmp_path, monkeypatch, metric, storage):
       for given in (
         {"k": 5},
         {"k": 200},
-        {"k": 3, "fusion": "top2_mean"},
         weighted,
       ):
         if metric == "euclidean" and "fusion" in given:

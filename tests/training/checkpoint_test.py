@@ -148,7 +148,10 @@ def _go_on(folder, template, data, steps, num_steps):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", ["batch_hard_triplet", "partial_fc"])
+@pytest.mark.parametrize(
+  "objective",
+  ["partial_fc", pytest.param("batch_hard_triplet", marks=pytest.mark.soak)],
+)
 def test_a_run_of_eight_devices_goes_on_with_fewer(
   tmp_path, devices, objective
 ):

@@ -160,7 +160,9 @@ def test_unknown_margin_loss_names_the_choices():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["softmax", "margin_softmax"])
+@pytest.mark.parametrize(
+  "name", [pytest.param("softmax", marks=pytest.mark.soak), "margin_softmax"]
+)
 def test_centers_are_trained_and_not_shipped(tmp_path, name):
   config = tiny.config(name, num_steps=4)
   bundle = run.train(config, tmp_path)

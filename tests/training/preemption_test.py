@@ -41,7 +41,10 @@ def whole(tmp_path_factory):
   return state, (folder / "metrics.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("steps", [(4,), (6,), (1, 2, 8)])
+@pytest.mark.parametrize(
+  "steps",
+  [(1, 2, 8), *(pytest.param(n, marks=pytest.mark.soak) for n in ((4,), (6,)))],
+)
 def test_stopped_between_lines_ends_with_the_same_bits(whole, tmp_path, steps):
   for step in steps:
     with pytest.raises(preemption.Preempted, match=f"saved at step {step}"):

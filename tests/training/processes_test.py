@@ -46,7 +46,10 @@ def _alone(folder, monkeypatch, num_devices):
   return metric_writer.read_metrics(folder)
 
 
-@pytest.mark.parametrize("num_devices", [1, 2, 4, 8])
+@pytest.mark.parametrize(
+  "num_devices",
+  [1, 4, *(pytest.param(n, marks=pytest.mark.soak) for n in (2, 8))],
+)
 def test_two_processes_learn_as_one(two, tmp_path, monkeypatch, num_devices):
   one = _alone(tmp_path, monkeypatch, num_devices)
   both = metric_writer.read_metrics(two[0])

@@ -56,7 +56,10 @@ def whole(tmp_path_factory):
   return folder
 
 
-@pytest.mark.parametrize("num_lines", [1, 5, 8])
+@pytest.mark.parametrize(
+  "num_lines",
+  [5, *(pytest.param(n, marks=pytest.mark.soak) for n in (1, 8))],
+)
 def test_a_stopped_run_ends_with_the_same_bits(
   whole, tmp_path, monkeypatch, num_lines
 ):

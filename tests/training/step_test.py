@@ -21,7 +21,7 @@ from facesiam_jax.training import step as step_lib
 OBJECTIVES = (
   "pair_bce",
   "margin_softmax",
-  "triplet",
+  pytest.param("triplet", marks=pytest.mark.soak),
   pytest.param("contrastive", marks=pytest.mark.soak),
   pytest.param("supcon", marks=pytest.mark.soak),
   pytest.param("batch_hard_triplet", marks=pytest.mark.soak),
