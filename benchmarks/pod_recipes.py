@@ -21,7 +21,8 @@ def get_config(name: str) -> ml_collections.ConfigDict:
   Args:
     name: "triplet-CHIPS": ResNet-50, batch-hard triplets, 128 faces a chip;
       "partial_fc-CHIPS": IResNet-100, ArcFace on a tenth of the classes, 64
-      faces a chip; or "billion-CHIPS": IResNet-100 without a training step.
+      faces a chip; or "ten_million-CHIPS" and "billion-CHIPS": these two
+      without a training step, for the galleries of their embeddings.
       Faces of 112 pixels, bfloat16, SGD with momentum.
 
   Returns:
@@ -37,7 +38,7 @@ def get_config(name: str) -> ml_collections.ConfigDict:
     config.optimizer.name = "sgd"
     config.optimizer.learning_rate = 0.1
     config.optimizer.weight_decay = 5e-4
-    if kind == "triplet":
+    if kind in ("triplet", "ten_million"):
       config.encoder.name = "resnet50"
       config.encoder.args = {"dtype": "bfloat16"}
       config.objective.name = "batch_hard_triplet"
@@ -54,7 +55,7 @@ def get_config(name: str) -> ml_collections.ConfigDict:
         "sample_fraction": 0.1,
         "scale": 64.0,
       }
-    if kind == "billion":
+    if kind in ("ten_million", "billion"):
       config.start.kind = "whitening"
       config.num_steps = 0
   return config
