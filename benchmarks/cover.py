@@ -17,7 +17,7 @@ thresholds are quantiles, so that the true rates are exact. Cases:
 Errors are drawn for each two people, binomial given what they share, which is
 the same in distribution as a score for each pair of photos, and quicker; the
 first repetition of each case is checked against the function that takes scores.
-Cases add to the file that is there.
+Cases add to the file that is there; `--cases=` writes the page of it alone.
 """
 
 import json
@@ -50,7 +50,7 @@ _DRAWN_AT_ONCE = 400_000
 # Genuine scores lie so far above: an EER of 6.7 %.
 _SHIFT = 3.0
 _RESAMPLES = 200
-_BOOTSTRAPS = {10: 400, 30: 400, 58: 400, 300: 60}
+_BOOTSTRAPS = {10: 300, 30: 300, 58: 200, 100: 100}
 NAMES = (
   *(f"rates-{people}-{photos}" for people in PEOPLE for photos in PHOTOS),
   "zero",
