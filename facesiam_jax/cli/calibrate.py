@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
   from facesiam_jax.bundle import Bundle
 
-HELP = "Measure a bundle's error rates on people of your own or a data set."
+HELP = "Measure a bundle's error rates on people it has not seen."
 USAGE = """facesiam calibrate --bundle=DIR [flags] PEOPLE/
        facesiam calibrate --bundle=DIR --dataset=NAME [--split=SPLIT] [flags]"""
 

@@ -32,8 +32,10 @@ _HALVINGS = 60
 # Of normal scores of correlation c it goes as r^(2 / (1 + c)): 1.9 where people
 # cause an eighth of the variance of impostor scores, 1.6 where they cause half.
 _SHARED_POWER = 1.75
-# With errors of fewer people the cover is not within 2 points of 95 of 100.
-_ENOUGH_IN_FALSE_MATCHES = 30
+# With fewer people, or errors of fewer, the cover is not within 2 points of 95
+# of 100: see docs/intervals.md.
+_ENOUGH_PEOPLE = 100
+_ENOUGH_IN_FALSE_MATCHES = 40
 _ENOUGH_IN_FALSE_NON_MATCHES = 10
 
 
@@ -180,7 +182,8 @@ def error_rate_intervals(
 
   Returns:
     The ErrorRateIntervals; the ends lie in 0..1 and enclose the rate. A caution
-    comes with errors of fewer than 30 people (FMR) or 10 (FNMR).
+    comes with fewer than 100 people, or errors of fewer than 40 (FMR), and with
+    errors of fewer than 10 (FNMR).
 
   Raises:
     ValueError: naming the argument, for a wrong rank or length, NaN, infinity,
@@ -265,22 +268,23 @@ def cells_interval(
 
 
 def _caution(cells: cells_lib.Cells, ends: np.ndarray) -> str | None:
-  """What the simulations of benchmarks/cover.py say of so few errors."""
+  """What the simulations of benchmarks/cover.py say of so few people."""
   number = np.unique(ends[:, cells.wrong > 0]).size
   if not number:
     return "no error was seen, so that only the upper end means anything"
-  if (cells.first != cells.second).any():
-    if number >= _ENOUGH_IN_FALSE_MATCHES:
+  if (cells.first == cells.second).all():
+    if number >= _ENOUGH_IN_FALSE_NON_MATCHES:
       return None
     return (
-      f"only {number} people are in the false matches: intervals like this one "
-      "may miss the truth twice as often as they should"
+      f"only {number} people were taken for others: intervals like this one "
+      "were wider than need be in simulations"
     )
-  if number >= _ENOUGH_IN_FALSE_NON_MATCHES:
+  people = np.unique(ends).size
+  if people >= _ENOUGH_PEOPLE and number >= _ENOUGH_IN_FALSE_MATCHES:
     return None
   return (
-    f"only {number} people were taken for another: intervals like this one are "
-    "wider than they need be"
+    f"of {people} people {number} are in false matches: intervals like this "
+    "one missed the truth in up to 15 of 100 simulations, not 5"
   )
 
 
