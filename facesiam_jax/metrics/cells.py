@@ -91,7 +91,7 @@ def spread(cells: Cells, rate: float) -> Spread:
   even = excess / np.sqrt(cells.pairs)
   own = _own_variance(cells.pairs, float(even @ even), rate)
   if (cells.first == cells.second).all():
-    return Spread(own, 0.0, _freedom(even))
+    return Spread(own, 0.0, freedom(even))
   people = int(max(cells.first.max(), cells.second.max())) + 1
 
   def by_person(values: np.ndarray) -> np.ndarray:
@@ -105,16 +105,16 @@ def spread(cells: Cells, rate: float) -> Spread:
 
   weights = np.sqrt(cells.pairs)
   sums, counted = by_person(even), by_person(weights)
-  freedom = _freedom(sums[counted > 0])
+  known = freedom(sums[counted > 0])
   most = of_sharing(weights)
   # Rounding leaves a little where no two cells share a person.
   if not most > 1e-9 * float(counted @ counted):
-    return Spread(own, 0.0, freedom)
+    return Spread(own, 0.0, known)
   alike = max(of_sharing(even), 0.0) / most
   shared = alike * of_sharing(cells.pairs.astype(float))
   number = float(counted.sum()) ** 2 / float(counted @ counted)
   shared *= number / max(number - 2, 1)
-  return Spread(own, shared / float(cells.pairs.sum()) ** 2, freedom)
+  return Spread(own, shared / float(cells.pairs.sum()) ** 2, known)
 
 
 def _own_variance(pairs: np.ndarray, squares: float, rate: float) -> float:
@@ -129,8 +129,8 @@ def _own_variance(pairs: np.ndarray, squares: float, rate: float) -> float:
   return rate * (1 - rate) * (total + alike * (square - total)) / total**2
 
 
-def _freedom(sums: np.ndarray) -> float:
-  """Degrees of freedom of a variance estimated from n sums.
+def freedom(sums: np.ndarray) -> float:
+  """Returns the degrees of freedom of a variance estimated from n sums.
 
   A variance of n values of kurtosis k has relative variance (k - 1) / n, that
   of a chi-square of f degrees of freedom has 2 / f.

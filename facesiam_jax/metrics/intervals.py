@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike
 
 from facesiam_jax.metrics import cells as cells_lib
 from facesiam_jax.metrics import checks
-from facesiam_jax.metrics.calibration import MIN_PEOPLE
+from facesiam_jax.metrics.calibration import ENOUGH_PEOPLE, MIN_PEOPLE
 
 _QUANTILE_STEPS = 20001
 _HALVINGS = 60
@@ -34,7 +34,6 @@ _HALVINGS = 60
 _SHARED_POWER = 1.75
 # With fewer people, or errors of fewer, the cover is not within 2 points of 95
 # of 100: see docs/intervals.md.
-_ENOUGH_PEOPLE = 100
 _ENOUGH_IN_FALSE_MATCHES = 40
 _ENOUGH_IN_FALSE_NON_MATCHES = 10
 
@@ -280,7 +279,7 @@ def _caution(cells: cells_lib.Cells, ends: np.ndarray) -> str | None:
       "were wider than need be in simulations"
     )
   people = np.unique(ends).size
-  if people >= _ENOUGH_PEOPLE and number >= _ENOUGH_IN_FALSE_MATCHES:
+  if people >= ENOUGH_PEOPLE and number >= _ENOUGH_IN_FALSE_MATCHES:
     return None
   return (
     f"of {people} people {number} are in false matches: intervals like this "

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from facesiam_jax.metrics import checks, intervals
+from facesiam_jax.metrics import cells, checks, intervals
 from facesiam_jax.metrics.calibration import MIN_PEOPLE, Platt, fit_platt
 
 _BINS = 1024
@@ -72,7 +72,9 @@ def platt_jackknife(
     covariance = (n - 1) / n sum_a (t_a - mean t) (t_a - mean t)^T
   For speed the scores of more than 1,024 pairs of a kind are binned, as many
   pairs a bin.
-  The interval takes Student's quantile with n - 1 degrees of freedom.
+  The interval takes Student's quantile, with degrees of freedom from the
+  kurtosis of the logits t_a at the mean genuine or impostor score, whichever
+  has fewer: people who alone decide the fit say less than their number.
   Batch meaning: all pairs together make one map.
 
   Args:
@@ -112,26 +114,32 @@ def platt_jackknife(
         reason=f"an interval needs at least {min_people} people, the {name} "
         f"pairs have {number}"
       )
-  covariance = _covariance(scores.astype(np.float64), platt, same, ends)
-  if covariance is None:
+  moved = _moved(scores.astype(np.float64), platt, same, ends)
+  if moved is None:
     return refused._replace(
       reason="without one of the people the logit cannot be fitted"
     )
+  covariance = moved.T @ moved * (known.size - 1) / known.size
+  means = (np.array([scores[kind].mean(), 1.0]) for kind in (same, ~same))
+  freedom = min(cells.freedom(moved @ mean) for mean in means)
   return PlattSpread(
     platt,
     float(covariance[0, 0]),
     float(covariance[0, 1]),
     float(covariance[1, 1]),
-    intervals.student(known.size - 1, level),
+    intervals.student(freedom, level),
     known.size,
     None,
   )
 
 
-def _covariance(
+def _moved(
   scores: np.ndarray, platt: Platt, same: np.ndarray, ends: np.ndarray
 ) -> np.ndarray | None:
-  """Covariance of (w, b), float64 [2, 2]; None where a fit fails."""
+  """(w, b) without each person less their mean, float64 [people, 2].
+
+  None where a fit fails.
+  """
   number = int(ends.max()) + 1
   # Newton is well conditioned on standardised scores.
   centre, scale = float(scores.mean()), float(scores.std())
@@ -146,8 +154,7 @@ def _covariance(
     return None
   # Of (w, b): w = w' / scale, b = b' - w' centre / scale.
   back = np.array([[1 / scale, 0.0], [-centre / scale, 1.0]])
-  moved = (fits - fits.mean(axis=0)) @ back.T
-  return moved.T @ moved * (number - 1) / number
+  return (fits - fits.mean(axis=0)) @ back.T
 
 
 class _Bins(NamedTuple):

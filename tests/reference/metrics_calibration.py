@@ -173,8 +173,8 @@ def platt(scores, same):
   return found.x
 
 
-def platt_covariance(scores, people_a, people_b, fit=platt):
-  """Of (w, b), each person left out in turn, with every pair they are in."""
+def platt_moved(scores, people_a, people_b, fit=platt):
+  """(w, b) with each person left out in turn, less their mean."""
   rows = list(zip(scores, people_a, people_b, strict=True))
   people = sorted({*people_a, *people_b})
   fits = []
@@ -182,10 +182,29 @@ def platt_covariance(scores, people_a, people_b, fit=platt):
     left = [row for row in rows if person not in row[1:]]
     fits.append(fit([r[0] for r in left], [r[1] == r[2] for r in left]))
   mean = np.mean(fits, axis=0)
+  return [one - mean for one in fits]
+
+
+def platt_covariance(scores, people_a, people_b, fit=platt):
+  """Of (w, b), by the jackknife."""
   total = np.zeros((2, 2))
-  for one in fits:
-    total += np.outer(one - mean, one - mean)
-  return total * (len(people) - 1) / len(people)
+  moved = platt_moved(scores, people_a, people_b, fit)
+  for one in moved:
+    total += np.outer(one, one)
+  return total * (len(moved) - 1) / len(moved)
+
+
+def platt_freedom(scores, people_a, people_b, kinds=(True, False)):
+  """The fewer degrees of freedom, at the two kinds' mean scores."""
+  moved = platt_moved(scores, people_a, people_b)
+  found = []
+  for kind in kinds:
+    mean = np.mean(scores[(people_a == people_b) == kind])
+    values = [w * mean + b for w, b in moved]
+    second = np.mean([v**2 for v in values])
+    kurtosis = np.mean([v**4 for v in values]) / second**2
+    found.append(min(2 * len(moved) / (kurtosis - 1), len(moved) - 1))
+  return min(found)
 
 
 def kernel_width(values):

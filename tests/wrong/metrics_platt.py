@@ -31,7 +31,8 @@ def check_platt_jackknife(function):
       half = np.sqrt(
         [np.array([x, 1.0]) @ expected @ np.array([x, 1.0]) for x in at]
       )
-      half *= stats.t.ppf((1 + level) / 2, len({*a, *b}) - 1)
+      freedom = reference.platt_freedom(scores, a, b)
+      half *= stats.t.ppf((1 + level) / 2, freedom)
       low, high = found.ends(at)
       np.testing.assert_allclose(low, w * at + b0 - half, rtol=1e-5)
       np.testing.assert_allclose(high, w * at + b0 + half, rtol=1e-5)
@@ -48,13 +49,13 @@ def _jackknife(
   ends=None,
   times=1.0,
   cross=1.0,
-  freedom=True,
+  freedom=reference.platt_freedom,
 ):
   """A jackknife with one thing wrong."""
   covariance = reference.platt_covariance(scores, *(ends or (a, b)), fit=fit)
   people = len({*a, *b})
   tail = (1 + level) / 2
-  quantile = stats.t.ppf(tail, people - 1) if freedom else stats.norm.ppf(tail)
+  quantile = stats.t.ppf(tail, freedom(scores, a, b))
   return metrics.PlattSpread(
     metrics.Platt(*fit(scores, a == b)),
     covariance[0, 0] * times,
@@ -129,7 +130,14 @@ VARIANTS = {
       ),
       "w and b apart": functools.partial(_jackknife, cross=0.0),
       "sign of the covariance": functools.partial(_jackknife, cross=-1.0),
-      "normal quantile": functools.partial(_jackknife, freedom=False),
+      "normal quantile": functools.partial(_jackknife, freedom=lambda *_: 1e9),
+      "kurtosis ignored": functools.partial(
+        _jackknife, freedom=lambda s, a, b: len({*a, *b}) - 1
+      ),
+      "kurtosis where genuine pairs are alone": functools.partial(
+        _jackknife,
+        freedom=functools.partial(reference.platt_freedom, kinds=(True,)),
+      ),
       "prior odds left in": functools.partial(_jackknife, fit=_unbalanced),
       "pairs left out at one end": _one_end,
     },
