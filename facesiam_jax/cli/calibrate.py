@@ -176,7 +176,7 @@ def _print(bundle: "Bundle", num_photos: int) -> None:
     default = "default" if name == bundle.spec["default_threshold"] else ""
     rates = [f"{threshold[rate]:.2%}" for rate in ("fmr", "fnmr")]
     rows.append([name, f"{threshold['logit']:.2f}", ends, *rates, default])
-    reasons.add(threshold["interval_reason"])
+    reasons |= {threshold["interval_reason"], threshold["interval_caution"]}
   header = ["threshold", "logit", "95 % interval", "FMR", "FNMR", ""]
   print(common.table(header, rows))
   print(

@@ -198,5 +198,7 @@ def _print(result: dict[str, Any]) -> None:
     _print_groups(result["groups"])
   if every:
     print("all photos: a pair with a failed photo is one that is not accepted")
+  if caution := result["interval_caution"]:
+    print(f"note: {caution}")
   quality = [f"{name} {value:.2f}" for name, value in result["quality"].items()]
   print(f"median quality of the faces: {', '.join(quality)}")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from facesiam_jax import bundle as bundle_lib
+from facesiam_jax import metrics
 from facesiam_jax.bundle import Bundle
 
 if TYPE_CHECKING:
@@ -120,6 +121,11 @@ def basis_sentence(bundle: Bundle) -> str:
     lines.append(f"{told['trained_on']} of these people were trained on")
   if told["reason"]:
     lines.append(f"no interval of the probability: {told['reason']}")
+  elif told["people"] < metrics.ENOUGH_PEOPLE:
+    lines.append(
+      f"the intervals of {told['people']} people's probabilities are too "
+      "narrow: see docs/intervals.md"
+    )
   return "\n".join(lines)
 
 

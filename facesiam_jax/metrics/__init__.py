@@ -9,6 +9,7 @@ from facesiam_jax.metrics.accuracy import (
   triplet_accuracy,
 )
 from facesiam_jax.metrics.calibration import (
+  ENOUGH_PEOPLE,
   MIN_PEOPLE,
   Bootstrap,
   Platt,
@@ -114,6 +115,7 @@ __all__ = [
   "Difference",
   "DistanceStatistics",
   "Distances",
+  "ENOUGH_PEOPLE",
   "Eer",
   "ErrorRateIntervals",
   "ErrorRates",

@@ -193,8 +193,9 @@ def thresholds(
     By name ("eer", "fmr_0.01", "ml_gaussian", ...): "logit", "target" (None
     unless it is of an FMR), "fmr" and "fnmr" there, and "interval", the 95 %
     interval of the logit over people drawn anew, with "interval_reason" where
-    there is none. A maximum-likelihood threshold is left out where the
-    densities do not cross between their means.
+    there is none and "interval_caution" where its cover is not near 95 %. A
+    maximum-likelihood threshold is left out where the densities do not cross
+    between their means.
   """
   targets = {
     threshold_name(t): t for t in sorted({0.0, *_TARGETS, *target_fmrs})
@@ -241,6 +242,7 @@ def _entry(
     "fnmr": float(rates.fnmr),
     "interval": interval,
     "interval_reason": reason,
+    "interval_caution": interval and bootstrap.caution,
   }
 
 

@@ -54,6 +54,7 @@ def test_measures_thresholds_and_probabilities(people, tmp_path, capsys):
   ), capsys.readouterr().err
   out = capsys.readouterr().out
   assert "on 96 photos of 32 people: 96 genuine and 4464 impostor" in out
+  assert "too narrow with 32 people: see docs/intervals.md" in out
   new = bundle_lib.load(tmp_path / "new")
   # A gallery filled by the old one stays valid.
   assert new.fingerprint == old.fingerprint and new.calibrated
@@ -152,6 +153,7 @@ def test_verify_prints_probability_with_interval_prior_and_basis(
     out = _out(capsys, *words)
     assert f"(95 % interval {low:.4f} to {high:.4f}, prior {prior:g})" in out
     assert f"calibrated on 32 people of {people.name}: 96 genuine and" in out
+    assert "too narrow: see docs/intervals.md" in out
   assert found[0.01]["probability"] < found[0.5]["probability"]
   assert found[0.01]["same"] == found[0.5]["same"]
   spread = metrics.platt_jackknife(*_logits(bundle, people))
