@@ -50,7 +50,7 @@ _DRAWN_AT_ONCE = 400_000
 # Genuine scores lie so far above: an EER of 6.7 %.
 _SHIFT = 3.0
 _RESAMPLES = 200
-_BOOTSTRAPS = {10: 300, 30: 300, 58: 200, 100: 100}
+_BOOTSTRAPS = {10: 300, 30: 300, 58: 200, 100: 50}
 NAMES = (
   *(f"rates-{people}-{photos}" for people in PEOPLE for photos in PHOTOS),
   "zero",

@@ -4,6 +4,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from facesiam_jax import metrics
+
 # A nominal 95 % is held where the measured share lies between these.
 LEAST, MOST = 0.93, 0.97
 
@@ -94,4 +96,5 @@ def page(result: Mapping[str, Any]) -> str:
     fnmr=_rates(rates, "fnmr"),
     zero=_zero(_cases(result, "zero")),
     figures=_figures(_cases(result, "bootstrap")),
+    enough=metrics.ENOUGH_PEOPLE,
   )
