@@ -48,9 +48,9 @@ _SPEC = "bundle.json"
 _BLOCK = 32
 
 
-def probability(logit: Any) -> np.ndarray:
-  """Returns the probability of "same person" of logits, float64, any shape."""
-  logit = np.asarray(logit, np.float64)
+def probability(logit: Any, prior: float = 0.5) -> np.ndarray:
+  """Returns the probability of "same person" at a prior, float64, any shape."""
+  logit = np.asarray(logit, np.float64) + math.log(prior / (1 - prior))
   return 1.0 / (1.0 + np.exp(-np.clip(logit, -700, 700)))
 
 

@@ -85,6 +85,30 @@ def define_json(flag_values: flags.FlagValues) -> None:
   )
 
 
+def define_prior(flag_values: flags.FlagValues) -> None:
+  """Defines the flag --prior."""
+  flags.DEFINE_float(
+    "prior",
+    0.5,
+    "Probability that two faces are of one person before they are looked at; "
+    "probabilities are told at it. Decisions do not depend on it.",
+    flag_values=flag_values,
+  )
+
+
+def prior(flag_values: flags.FlagValues) -> float:
+  """Returns --prior.
+
+  Raises:
+    UsageError: unless it lies inside 0..1.
+  """
+  if not 0 < flag_values.prior < 1:
+    raise UsageError(
+      f"--prior={flag_values.prior:g} must lie between 0 and 1, without these."
+    )
+  return float(flag_values.prior)
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
   """Returns a table as aligned plain text; columns of numbers to the right.
 

@@ -114,12 +114,7 @@ def _check_args(flag_values: flags.FlagValues, args: list[str]) -> None:
       f"give one folder of people or --dataset, not also {args[-1]!r}."
     )
   if not args:
-    for name in ("detector", "detector_model", "largest"):
-      if flag_values[name].value:
-        raise common.UsageError(
-          f"--{name} is for photos: give a folder that holds a folder of "
-          "photos for each person."
-        )
+    photos.refuse_flags(flag_values)
 
 
 def run(flag_values: flags.FlagValues, args: list[str]) -> int:
@@ -203,5 +198,7 @@ def _print(result: dict[str, Any]) -> None:
     _print_groups(result["groups"])
   if every:
     print("all photos: a pair with a failed photo is one that is not accepted")
+  if caution := result["interval_caution"]:
+    print(f"note: {caution}")
   quality = [f"{name} {value:.2f}" for name, value in result["quality"].items()]
   print(f"median quality of the faces: {', '.join(quality)}")

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import flags
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
   from facesiam_jax.gallery.gallery import Identification
   from facesiam_jax.gallery.open_set import OperatingPoint
 
+_INTERVAL = "95 % interval"
+
 HELP = "Say who of a gallery a photo shows."
 USAGE = "facesiam identify --bundle=DIR --gallery=FILE|DIR [flags] PHOTO..."
 
@@ -28,6 +30,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
   common.define_gallery(flag_values)
   photos.define_flags(flag_values, largest=False)
   common.define_json(flag_values)
+  common.define_prior(flag_values)
   processes.define_flags(flag_values)
   flags.DEFINE_integer(
     "k",
@@ -162,16 +165,16 @@ def _write_picture(
 
 
 def _json(
-  bundle: "Bundle", answer: _Answer, point: "OperatingPoint"
+  bundle: "Bundle", answer: _Answer, point: "OperatingPoint", prior: float
 ) -> dict[str, object]:
   from facesiam_jax.gallery import telling
 
   return telling.face(
-    bundle, answer.photo, answer.number, answer.cut, answer.found, point
+    bundle, answer.photo, answer.number, answer.cut, answer.found, point, prior
   )
 
 
-def _rows(bundle: "Bundle", answer: _Answer) -> list[list[str]]:
+def _rows(bundle: "Bundle", answer: _Answer, prior: float) -> list[list[str]]:
   from facesiam_jax.gallery import telling
 
   names = _numbers(bundle)
@@ -188,10 +191,12 @@ def _rows(bundle: "Bundle", answer: _Answer) -> list[list[str]]:
   rows = [
     [
       match["name"],
-      *(f"{match[name]:.4f}" for name in names),
+      *(_cell(match, name) for name in names),
       "yes" if match["accepted"] else "no",
     ]
-    for match in (telling.match(bundle, one) for one in answer.found.matches)
+    for match in (
+      telling.match(bundle, one, prior) for one in answer.found.matches
+    )
   ] or [["-"] * (len(names) + 2)]
   return [
     [*(head if i == 0 else [""] * len(head)), *row]
@@ -200,16 +205,28 @@ def _rows(bundle: "Bundle", answer: _Answer) -> list[list[str]]:
 
 
 def _numbers(bundle: "Bundle") -> list[str]:
-  return ["probability", "logit"] if bundle.calibrated else ["distance"]
+  if bundle.calibrated:
+    return ["probability", _INTERVAL, "logit"]
+  return ["distance"]
+
+
+def _cell(match: dict[str, Any], name: str) -> str:
+  if name != _INTERVAL:
+    return f"{match[name]:.4f}"
+  ends = match["probability_interval"]
+  return "{:.4f} to {:.4f}".format(*ends) if ends else "-"
 
 
 def _print(
-  bundle: "Bundle", answers: list[_Answer], point: "OperatingPoint"
+  bundle: "Bundle",
+  answers: list[_Answer],
+  point: "OperatingPoint",
+  prior: float,
 ) -> None:
-  from facesiam_jax.gallery.telling import uncalibrated_note
+  from facesiam_jax.gallery import telling
 
   header = ["photo", "face", "box", "decision", "person", *_numbers(bundle)]
-  rows = [row for answer in answers for row in _rows(bundle, answer)]
+  rows = [row for answer in answers for row in _rows(bundle, answer, prior)]
   print(common.table([*header, "accepted"], rows))
   faceless = sum(answer.found is None for answer in answers)
   if faceless:
@@ -218,10 +235,12 @@ def _print(
   if bundle.calibrated:
     print(f"accepted from logit {point.threshold:.4f} on")
     print(point.sentence())
+    print(f"probabilities at a prior of {prior:g}")
+    print(telling.basis_sentence(bundle))
     return
   if bundle.published_distance is not None:
     print(f"accepted up to distance {bundle.published_distance:.4f}")
-  print(uncalibrated_note(bundle))
+  print(telling.uncalibrated_note(bundle))
 
 
 def _print_cost(bundle: "Bundle", metric: str | None) -> None:
@@ -313,6 +332,7 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
     raise common.UsageError("give at least one photo.")
   if flag_values.picture and len(args) != 1:
     raise common.UsageError("--picture is for one photo; give one.")
+  prior = common.prior(flag_values)
   processes.start(flag_values)
   from facesiam_jax import bundle as bundle_lib
   from facesiam_jax import parallel
@@ -335,8 +355,9 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
     )
   answers = [_shortened(answer, flag_values.k) for answer in answers]
   if flag_values.json:
-    print(json.dumps([_json(bundle, answer, point) for answer in answers]))
+    told = [_json(bundle, answer, point, prior) for answer in answers]
+    print(json.dumps(told))
   else:
-    _print(bundle, answers, point)
+    _print(bundle, answers, point, prior)
     _print_cost(bundle, flag_values.metric)
   return 1 if any(answer.found is None for answer in answers) else 0

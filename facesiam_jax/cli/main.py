@@ -33,7 +33,7 @@ VERBS = {
   "plan": "Say what a recipe would cost on a TPU pod, by compiling for it.",
   "evaluate": "Measure a recogniser on people it has never seen.",
   "report": "Lay measured runs side by side, with tests of their differences.",
-  "calibrate": "Measure a bundle's error rates on people of your own.",
+  "calibrate": "Measure a bundle's error rates on people it has not seen.",
   "verify": "Say whether two photos show the same person.",
   "enroll": "Add people to a gallery from a few photos each.",
   "identify": "Say who of a gallery a photo shows.",

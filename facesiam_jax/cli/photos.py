@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from absl import flags
 
 from facesiam_jax import errors
+from facesiam_jax.cli import common
 
 if TYPE_CHECKING:
   import numpy as np
@@ -61,6 +62,20 @@ def define_flags(
       "Where a photo shows several faces, take the largest.",
       flag_values=flag_values,
     )
+
+
+def refuse_flags(flag_values: flags.FlagValues) -> None:
+  """Refuses flags of `define_flags` where no photo is given.
+
+  Raises:
+    UsageError: for the first one given.
+  """
+  for name in ("detector", "detector_model", "largest"):
+    if flag_values[name].value:
+      raise common.UsageError(
+        f"--{name} is for photos: give a folder that holds a folder of "
+        "photos for each person."
+      )
 
 
 def define_limits(flag_values: flags.FlagValues) -> None:

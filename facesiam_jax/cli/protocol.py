@@ -244,7 +244,10 @@ def _print(result: dict[str, Any]) -> None:
   print(common.table(head, rows))
   print("on " + ", ".join(f"{n:g} {k}" for k, n in result["counts"].items()
                           if isinstance(n, (int, float))))  # fmt: skip
-  for reason in (result.get("interval_reason"), leak["reason"]):
+  for reason in (
+    *(result.get("interval_reason"), result.get("interval_caution")),
+    leak["reason"],
+  ):
     if reason:
       print(f"note: {reason}")
 

@@ -94,7 +94,7 @@ def _load_synthetic(
 
 
 _LOADERS = {"olivetti": _load_olivetti, "synthetic": _load_synthetic}
-_PREPARED = (
+PREPARED = (
   *("celeba_identity", "cfp", "folder", "insightface_bin", "lfw"),
   "vggface2",
 )
@@ -132,7 +132,7 @@ def load(
         f"config.dataset.name={config.name!r} cannot be imported ({error}); "
         "give package.module:function."
       ) from error
-  elif (first := re.split("[/,]", config.name)[0]) in _PREPARED:
+  elif (first := re.split("[/,]", config.name)[0]) in PREPARED:
     # Loads tfds and OpenCV, which take seconds: not before they are needed.
     from facesiam_jax.data import opening
 
@@ -142,7 +142,7 @@ def load(
   else:
     raise errors.UserError(
       f"config.dataset.name is {config.name!r}; choose from "
-      f"{sorted((*_LOADERS, *_PREPARED))} or give package.module:function."
+      f"{sorted((*_LOADERS, *PREPARED))} or give package.module:function."
     )
   return _with_enough(loader(config, image_size), config.get("min_images", 1))
 
@@ -160,6 +160,28 @@ def _with_enough(data: DataSet, least: int) -> DataSet:
       f" {len(data.train)} people to train on: lower it."
     )
   return dataclasses.replace(data, train=train)
+
+
+def num_published(config: ml_collections.ConfigDict, split: str) -> int:
+  """Returns how many people a prepared data set has in a published split.
+
+  Args:
+    config: the `dataset` part of a training config.
+    split: "train", "validation" or "test".
+
+  Returns:
+    The number; 0 of several data sets together and of sets not prepared.
+
+  Raises:
+    errors.UserError: if the data set is not there.
+  """
+  if config.name.split("/")[0] not in PREPARED or "," in config.name:
+    return 0
+  from facesiam_jax.data import place, prepared
+
+  root = place.data_root(config.data_dir, config.name)
+  manifest = prepared.open_prepared(config.name, root).manifest
+  return int(manifest["splits"][split]["people"])
 
 
 def seen_in_training(data: DataSet) -> tuple[str, ...]:

@@ -132,9 +132,10 @@ def group_report(
     A dict that JSON can hold: threshold; threshold_of, "bundle" or "equal error
     rate"; groups, a list of dicts: group, people, images, genuine, impostor
     (pairs within the group), fnmr, fmr_within, fmr_across, and the ends
-    fnmr_interval and fmr_within_interval, null below 30 people; and over all
-    groups fmr_ratio, fnmr_ratio (greatest over least), fairness_discrepancy and
-    garbe. What cannot be measured is null.
+    fnmr_interval and fmr_within_interval, null below 30 people, with
+    fnmr_caution and fmr_within_caution, see `metrics.RateInterval`; and over
+    all groups fmr_ratio, fnmr_ratio (greatest over least), fairness_discrepancy
+    and garbe. What cannot be measured is null.
 
   Raises:
     ValueError: as `metrics.group_error_rates`.
@@ -180,17 +181,19 @@ def group_report(
 
 def _ends(
   scores: np.ndarray, a: np.ndarray, b: np.ndarray, threshold: float
-) -> dict[str, list[float] | None]:
+) -> dict[str, list[float] | str | None]:
   """Intervals of a group's rates, where it has both kinds of pair."""
-  found: dict[str, list[float] | None] = {
-    "fmr_within_interval": None,
-    "fnmr_interval": None,
+  found: dict[str, list[float] | str | None] = {
+    f"{name}_{what}": None
+    for name in ("fmr_within", "fnmr")
+    for what in ("interval", "caution")
   }
   if (a == b).any() and (a != b).any():
     both = intervals.error_rate_intervals(scores, a, b, threshold)
     for name, rate in (("fmr_within", both.fmr), ("fnmr", both.fnmr)):
       if rate.low is not None and rate.high is not None:
         found[f"{name}_interval"] = [rate.low, rate.high]
+        found[f"{name}_caution"] = rate.caution
   return found
 
 

@@ -12,11 +12,14 @@ from facesiam_jax.data import names, sets
 _SHOWN = 5
 
 
-def trained_on(bundle: bundle_lib.Bundle) -> tuple[list[str] | None, str]:
+def trained_on(
+  bundle: bundle_lib.Bundle, *, validation: bool = True
+) -> tuple[list[str] | None, str]:
   """Returns who a bundle was trained or calibrated on.
 
   Args:
     bundle: the recogniser.
+    validation: those as well who it was calibrated on and not trained.
 
   Returns:
     (names, ""); or (None, why they are not known): an imported bundle does not
@@ -32,7 +35,8 @@ def trained_on(bundle: bundle_lib.Bundle) -> tuple[list[str] | None, str]:
     data = sets.load(config.dataset, image_size=config.image_size, lazy=True)
   except errors.UserError as error:
     return None, f"the bundle's training data is not here: {error}"
-  return [str(data.faces.names[p]) for p in (*data.train, *data.validation)], ""
+  people = data.train + (data.validation if validation else ())
+  return [str(data.faces.names[p]) for p in people], ""
 
 
 def check(
@@ -40,6 +44,7 @@ def check(
   people: Sequence[str] | None,
   *,
   allow: bool,
+  validation: bool = True,
 ) -> dict[str, Any]:
   """Refuses to measure people who were trained on.
 
@@ -47,6 +52,8 @@ def check(
     bundle: the recogniser; None where only embeddings are at hand.
     people: names of those to be measured; None where they are not known.
     allow: measure all the same, and say so.
+    validation: whether those it was calibrated on count as well; not where
+      they are to calibrate it again.
 
   Returns:
     What belongs beside every figure: "checked", "reason" (why not, or null)
@@ -57,7 +64,7 @@ def check(
   """
   known, reason = None, "embeddings do not say who their network was trained on"
   if bundle is not None:
-    known, reason = trained_on(bundle)
+    known, reason = trained_on(bundle, validation=validation)
   if people is None and known is not None:
     known, reason = None, "the protocol does not say who is who"
   if known is None or people is None:
@@ -67,8 +74,8 @@ def check(
   if both and not allow:
     shown = ", ".join(both[:_SHOWN]) + (", ..." if len(both) > _SHOWN else "")
     raise errors.UserError(
-      f"{len(both)} of the {len(tested)} people to be measured were trained or "
-      f"calibrated on ({shown}): take them out, or have every figure marked "
-      "with --allow_leak."
+      f"{len(both)} of the {len(tested)} people to be measured were trained "
+      f"{'or calibrated ' if validation else ''}on ({shown}): take them out, "
+      "or have every figure marked with --allow_leak."
     )
   return {"checked": True, "reason": None, "people": both}

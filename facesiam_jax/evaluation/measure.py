@@ -67,6 +67,7 @@ def load_data(
   name: str | None = None,
   *,
   any_alignment: bool = False,
+  validation: bool = False,
 ) -> sets.DataSet:
   """Returns the data set a bundle was trained on, split as it was then.
 
@@ -75,6 +76,8 @@ def load_data(
     name: of another data set, to take in its place; an imported bundle has none
       of its own.
     any_alignment: take faces that are framed otherwise than the bundle's.
+    validation: with its published validation people, who otherwise are in no
+      split of another data set.
 
   Raises:
     errors.UserError: if it was not trained here and no data set is named, or if
@@ -93,6 +96,9 @@ def load_data(
   if name:
     config.dataset.name = name
     config.dataset.num_validation = 0
+    if validation:
+      published = sets.num_published(config.dataset, "validation")
+      config.dataset.num_validation = published
   data = sets.load(config.dataset, image_size=config.image_size, lazy=True)
   if name and not any_alignment and data.alignment != bundle.alignment:
     raise errors.UserError(

@@ -147,8 +147,9 @@ def report(
     accuracy, balanced_accuracy, fmr and fnmr; with two folds or more `folds`:
     mean, standard_error, interval (Student's, folds taken for independent),
     accuracies, thresholds and `people_in_two_folds`; `interval` by bootstrap
-    over people, or null and `interval_reason`; `counts`; `compared_only`, the
-    same rates of the pairs that were compared, where some were not.
+    over people, or null and `interval_reason`; `interval_caution`; `counts`;
+    `compared_only`, the same rates of the pairs that were compared, where some
+    were not.
 
   Raises:
     ValueError: naming what is wrong: NaN, no pair of a kind, equal scores.
@@ -170,6 +171,7 @@ def report(
   result["threshold"] = None if threshold is None else float(threshold)
   result["counts"] = _counts(pairs)
   result["interval"], result["interval_reason"] = None, _no_interval(pairs)
+  result["interval_caution"] = None
   if result["interval_reason"] is None:
     found = calibration.person_bootstrap(
       measure,
@@ -182,6 +184,7 @@ def report(
       cuts=[] if threshold is None else [threshold],
     )
     result["interval_reason"] = found.reason
+    result["interval_caution"] = found.caution
     if found.intervals:
       result["interval"] = {"level": level} | {
         name: list(ends) for name, ends in found.intervals.items()

@@ -120,7 +120,8 @@ def verification_report(
     tar_at_far_0.1, one_shot_accuracy, triplet_accuracy, num_people, num_images,
     num_genuine, num_impostor; `counts`, the numerator and denominator or the
     pairs behind each metric; `interval`, metric -> [low, high] with `level`, or
-    null below 30 people, and then `interval_reason` says why.
+    null below 30 people, and then `interval_reason` says why;
+    `interval_caution` says where its cover is not near its level.
 
   Raises:
     ValueError: naming the argument, for a wrong shape, NaN, infinity, fewer
@@ -166,6 +167,7 @@ def verification_report(
   )
   report["interval"] = _interval(bootstrap, report, level)
   report["interval_reason"] = bootstrap.reason
+  report["interval_caution"] = bootstrap.caution
   _add_triplets(
     report, similarity, ids, resamples=resamples, level=level, seed=seed
   )

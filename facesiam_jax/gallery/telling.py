@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from facesiam_jax import bundle as bundle_lib
+from facesiam_jax import metrics
 from facesiam_jax.bundle import Bundle
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
   from facesiam_jax.gallery.records import Member
 
 _DAY = 86_400
+_NO_RECORD = "--bundle records none; run facesiam calibrate"
 
 
 def uncalibrated_note(bundle: Bundle) -> str:
@@ -34,6 +36,99 @@ def uncalibrated_note(bundle: Bundle) -> str:
   )
 
 
+def half_width(bundle: Bundle, logit: float) -> float | None:
+  """Returns how far a logit may be off, at 95 %; None where it is not known.
+
+  Other people to calibrate with would have given another slope and offset:
+  `metrics.platt_jackknife` says how far they vary.
+  """
+  known = bundle.calibration.get("probability", {})
+  if known.get("quantile") is None:
+    return None
+  variance = (
+    logit**2 * known["variance_w"]
+    + 2 * logit * known["covariance"]
+    + known["variance_b"]
+  )
+  return float(known["quantile"]) * math.sqrt(max(variance, 0.0))
+
+
+def chance(
+  bundle: Bundle, logit: float, prior: float
+) -> dict[str, float | list[float] | None]:
+  """Tells how probable "same person" is at a prior, with its 95 % interval.
+
+  Args:
+    bundle: what is calibrated.
+    logit: of "same person".
+    prior: the probability before looking, inside 0..1.
+
+  Returns:
+    probability, and probability_interval, None where there is none.
+  """
+  half, interval = half_width(bundle, logit), None
+  if half is not None:
+    ends = bundle_lib.probability([logit - half, logit + half], prior)
+    interval = ends.tolist()
+  return {
+    "probability": float(bundle_lib.probability(logit, prior)),
+    "probability_interval": interval,
+  }
+
+
+def basis(bundle: Bundle) -> dict[str, Any]:
+  """Tells what the probabilities of a calibrated bundle rest on.
+
+  Args:
+    bundle: what is calibrated.
+
+  Returns:
+    people, genuine and impostor (numbers of pairs), set and split, how many of
+    the people were trained_on (None where not known), and why there is no
+    interval, reason; None each where it is not recorded.
+  """
+  known = bundle.calibration
+  name, split = known.get("set"), known.get("split")
+  if name is None and bundle.spec["config"]:
+    # Calibrated by its own training.
+    name = bundle.spec["config"]["dataset"]["name"]
+    cross_fit = known.get("kind") == "cross_fit"
+    split = "training, cross-fitted" if cross_fit else "validation"
+  leak = known.get("leak", {"checked": False})
+  return {
+    "people": known.get("num_people"),
+    "genuine": known.get("num_genuine"),
+    "impostor": known.get("num_impostor"),
+    "set": name,
+    "split": split,
+    "trained_on": len(leak["people"]) if leak["checked"] else None,
+    "reason": known.get("probability", {"reason": _NO_RECORD})["reason"],
+  }
+
+
+def basis_sentence(bundle: Bundle) -> str:
+  """Returns `basis` as text."""
+  told = basis(bundle)
+  if told["people"] is None:
+    return "what the probability rests on is not recorded in --bundle"
+  of = f" of {told['set']}" if told["set"] else ""
+  split = f" ({told['split']})" if told["split"] else ""
+  lines = [
+    f"calibrated on {told['people']} people{of}{split}: {told['genuine']} "
+    f"genuine and {told['impostor']} impostor pairs"
+  ]
+  if told["trained_on"]:
+    lines.append(f"{told['trained_on']} of these people were trained on")
+  if told["reason"]:
+    lines.append(f"no interval of the probability: {told['reason']}")
+  elif told["people"] < metrics.ENOUGH_PEOPLE:
+    lines.append(
+      f"the intervals of {told['people']} people's probabilities are too "
+      "narrow: see docs/intervals.md"
+    )
+  return "\n".join(lines)
+
+
 def box(cut: "Cut | None") -> list[float] | None:
   """Returns left, top, width and height in pixels; None where not found."""
   if cut is None or cut.face is None:
@@ -41,18 +136,22 @@ def box(cut: "Cut | None") -> list[float] | None:
   return [round(float(side), 1) for side in cut.face.box]
 
 
-def match(bundle: Bundle, one: "Match") -> dict[str, Any]:
+def match(bundle: Bundle, one: "Match", prior: float = 0.5) -> dict[str, Any]:
   """Tells of one person that a face may be.
 
   Args:
     bundle: what decided.
     one: from `Gallery.identify`.
+    prior: at which probabilities are told, inside 0..1.
 
   Returns:
-    name, accepted, and logit and probability; uncalibrated, the distance.
+    name, accepted, and logit, probability and probability_interval;
+    uncalibrated, the distance.
   """
-  numbers = {"logit": one.logit, "probability": one.probability}
-  if not bundle.calibrated:
+  numbers: dict[str, Any]
+  if bundle.calibrated:
+    numbers = {"logit": one.logit, **chance(bundle, one.logit, prior)}
+  else:
     numbers = {"distance": float(bundle.distances(one.logit))}
   return {"name": one.name, **numbers, "accepted": one.accepted}
 
@@ -64,6 +163,7 @@ def face(
   cut: "Cut | None",
   found: "Identification | None",
   point: "OperatingPoint",
+  prior: float = 0.5,
 ) -> dict[str, Any]:
   """Tells who a face of a photo is.
 
@@ -74,30 +174,35 @@ def face(
     cut: the face; None where the photo has none.
     found: who it is; None where the photo has none.
     point: from `Gallery.operating_point`, when it was looked for.
+    prior: at which probabilities are told, inside 0..1.
 
   Returns:
-    photo, face, box, name, matches, calibrated, a note if it is not, and
-    open_set: how often strangers are accepted, None if it is not.
+    photo, face, box, name, matches, calibrated, a note if it is not, else the
+    prior and calibrated_on, from `basis`, and open_set: how often strangers
+    are accepted, None if it is not calibrated.
   """
   return {
     "photo": photo,
     "face": number or None,
     "box": box(cut),
     "name": found and found.name,
-    "matches": [match(bundle, one) for one in found.matches] if found else [],
-    **_calibration(bundle),
+    "matches": [match(bundle, one, prior) for one in found.matches]
+    if found
+    else [],
+    **_calibration(bundle, prior),
     "open_set": point._asdict() if bundle.calibrated else None,
   }
 
 
-def _calibration(bundle: Bundle) -> dict[str, Any]:
+def _calibration(bundle: Bundle, prior: float) -> dict[str, Any]:
   if bundle.calibrated:
-    return {"calibrated": True}
+    told = {"prior": prior, "calibrated_on": basis(bundle)}
+    return {"calibrated": True, **told}
   return {"calibrated": False, "note": uncalibrated_note(bundle)}
 
 
 def comparison(
-  bundle: Bundle, photos: Sequence[str], logit: float
+  bundle: Bundle, photos: Sequence[str], logit: float, prior: float = 0.5
 ) -> dict[str, Any]:
   """Tells whether two photos show the same person.
 
@@ -105,20 +210,22 @@ def comparison(
     bundle: what decided.
     photos: what the two are called.
     logit: of "same person".
+    prior: at which the probability is told, inside 0..1.
 
   Returns:
     photos, same (None where no threshold is known), calibrated, threshold, and
-    probability and logit; uncalibrated, the distance and a note.
+    probability, probability_interval, prior, calibrated_on (from `basis`) and
+    logit; uncalibrated, the distance and a note.
   """
   known = bundle.threshold != math.inf
   told = {
     "photos": list(photos),
     "same": logit >= bundle.threshold if known else None,
-    **_calibration(bundle),
+    **_calibration(bundle, prior),
   }
   if bundle.calibrated:
     return told | {
-      "probability": float(bundle_lib.probability(logit)),
+      **chance(bundle, logit, prior),
       "logit": logit,
       "threshold": bundle.threshold,
     }

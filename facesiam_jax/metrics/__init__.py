@@ -9,6 +9,7 @@ from facesiam_jax.metrics.accuracy import (
   triplet_accuracy,
 )
 from facesiam_jax.metrics.calibration import (
+  ENOUGH_PEOPLE,
   MIN_PEOPLE,
   Bootstrap,
   Platt,
@@ -48,6 +49,7 @@ from facesiam_jax.metrics.intervals import (
   rule_of_three,
 )
 from facesiam_jax.metrics.isotonic import Isotonic, fit_isotonic
+from facesiam_jax.metrics.kernel import KernelFit, fit_kernel_threshold
 from facesiam_jax.metrics.likelihood import (
   fit_temperature,
   log_likelihood_ratio,
@@ -75,6 +77,7 @@ from facesiam_jax.metrics.paired import (
   holm,
   paired_bootstrap,
 )
+from facesiam_jax.metrics.platt import PlattSpread, platt_jackknife
 from facesiam_jax.metrics.retrieval import (
   map_at_r,
   precision_at_1,
@@ -112,6 +115,7 @@ __all__ = [
   "Difference",
   "DistanceStatistics",
   "Distances",
+  "ENOUGH_PEOPLE",
   "Eer",
   "ErrorRateIntervals",
   "ErrorRates",
@@ -121,11 +125,13 @@ __all__ = [
   "GroupRates",
   "Isotonic",
   "KFold",
+  "KernelFit",
   "MIN_PEOPLE",
   "OpenSet",
   "OpenSetRates",
   "Paired",
   "Platt",
+  "PlattSpread",
   "RankCounts",
   "RateInterval",
   "Roc",
@@ -147,6 +153,7 @@ __all__ = [
   "fairness_discrepancy_rate",
   "fit_gaussian_threshold",
   "fit_isotonic",
+  "fit_kernel_threshold",
   "fit_platt",
   "fit_temperature",
   "fmr_of_fpir",
@@ -171,6 +178,7 @@ __all__ = [
   "open_set_rates_at",
   "paired_bootstrap",
   "person_bootstrap",
+  "platt_jackknife",
   "precision_at_1",
   "probability",
   "r_precision",

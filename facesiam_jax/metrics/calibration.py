@@ -15,6 +15,8 @@ from facesiam_jax.metrics import checks, resampling
 from facesiam_jax.metrics.tally import Tally
 
 MIN_PEOPLE = 30
+# With fewer, what was simulated in docs/intervals.md is not near 95 of 100.
+ENOUGH_PEOPLE = 100
 
 _NEWTON_STEPS = 100
 _NEWTON_GAIN = 1e-20
@@ -34,10 +36,13 @@ class Bootstrap(NamedTuple):
   Attributes:
     intervals: name -> (low, high); None if refused.
     reason: one sentence if refused, else None.
+    caution: what is known of their cover, where that is not near their level;
+      else None.
   """
 
   intervals: dict[str, tuple[float, float]] | None
   reason: str | None
+  caution: str | None = None
 
 
 def fit_platt(scores: ArrayLike, same: ArrayLike) -> Platt:
@@ -219,7 +224,13 @@ def person_bootstrap(
       None,
       f"{dropped} of {resamples} resamples lacked genuine or impostor pairs",
     )
-  return Bootstrap(percentiles(results, level), None)
+  caution = None
+  if people.size < ENOUGH_PEOPLE:
+    caution = (
+      f"intervals from people drawn anew are too narrow with {people.size} "
+      "people: see docs/intervals.md"
+    )
+  return Bootstrap(percentiles(results, level), None, caution)
 
 
 def _resampled_tallies(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from facesiam_jax.metrics import checks, verification
+from facesiam_jax.metrics import tally as tally_lib
 from facesiam_jax.metrics.calibration import MIN_PEOPLE
 
 MIN_ERRORS = 30
@@ -136,15 +137,18 @@ def fit_gaussian_threshold(scores: ArrayLike, same: ArrayLike) -> GaussianFit:
 
   References: Duda, Hart and Stork 2001, Pattern classification, section 2.6.
   """
-  scores, labels = checks.check_pairs(scores, same)
-  scores = scores.astype(np.float64)
-  genuine, impostor = scores[labels], scores[~labels]
-  moments = {
-    "genuine_mean": float(genuine.mean()),
-    "genuine_sd": float(genuine.std()),
-    "impostor_mean": float(impostor.mean()),
-    "impostor_sd": float(impostor.std()),
-  }
+  return gaussian_fit_of(tally_lib.tally(scores, same))
+
+
+def gaussian_fit_of(counts: tally_lib.Tally) -> GaussianFit:
+  """Returns `fit_gaussian_threshold` of counted scores."""
+  values = counts.values.astype(np.float64)
+  moments = {}
+  for name in ("genuine", "impostor"):
+    weights = getattr(counts, name) / getattr(counts, name).sum()
+    mean = float(weights @ values)
+    moments[f"{name}_mean"] = mean
+    moments[f"{name}_sd"] = math.sqrt(float(weights @ (values - mean) ** 2))
   return GaussianFit(gaussian_threshold(**moments), **moments)
 
 

@@ -45,6 +45,7 @@ class Match(pydantic.BaseModel):
   name: str
   logit: float | None = None
   probability: float | None = None
+  probability_interval: list[float] | None = None
   distance: float | None = None
   accepted: bool
 
@@ -64,6 +65,8 @@ class Face(pydantic.BaseModel):
   matches: list[Match]
   calibrated: bool
   note: str | None = None
+  prior: float | None = None
+  calibrated_on: dict[str, Any] | None = None
   open_set: dict[str, Any] | None
 
 
@@ -74,7 +77,10 @@ class Comparison(pydantic.BaseModel):
   same: bool | None
   calibrated: bool
   note: str | None = None
+  prior: float | None = None
+  calibrated_on: dict[str, Any] | None = None
   probability: float | None = None
+  probability_interval: list[float] | None = None
   logit: float | None = None
   distance: float | None = None
   threshold: float | None

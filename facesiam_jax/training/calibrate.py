@@ -5,18 +5,26 @@ cross-fitting: each is scored by an inner network trained without them.
 """
 
 import dataclasses
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from facesiam_jax import heads, metrics
-from facesiam_jax.metrics import tally
+from facesiam_jax.metrics import kernel, tally
+from facesiam_jax.metrics import thresholds as thresholds_lib
 from facesiam_jax.training import recipe as recipe_lib
 from facesiam_jax.training import state as state_lib
 
 _TARGETS = (0.01, 0.1)
 _RESAMPLES = 500
+# Maximum-likelihood thresholds by name: where two densities cross.
+LIKELIHOOD: dict[str, Callable[[tally.Tally], Any]] = {
+  "ml_gaussian": thresholds_lib.gaussian_fit_of,
+  "ml_kernel": kernel.kernel_fit_of,
+}
 
 
 class NothingLearned(ValueError):
@@ -163,42 +171,96 @@ def _threshold(counts: tally.Tally, target_fmr: float) -> float:
   return tally.eer_of(counts).threshold
 
 
+def _likelihood(counts: tally.Tally, name: str) -> float:
+  """A maximum-likelihood threshold; NaN where the densities have none."""
+  try:
+    return LIKELIHOOD[name](counts).threshold
+  except ValueError:
+    return math.nan
+
+
 def thresholds(
-  logits: np.ndarray, scores: Scores, target_fmr: float
+  logits: np.ndarray, scores: Scores, target_fmrs: Sequence[float]
 ) -> dict[str, dict[str, Any]]:
   """Computes thresholds on the logits, with what they did where calibrated.
 
   Args:
     logits: of the pairs of `scores`, float32 [P].
     scores: the pairs.
-    target_fmr: an error rate wanted besides the usual ones, 0..1; 0 for none.
+    target_fmrs: error rates wanted besides the usual ones, 0..1; 0 adds none.
 
   Returns:
-    By name ("eer", "fmr_0.01", ...): "logit", "target" (None for "eer"),
-    "fmr" and "fnmr" there, and "interval", the 95 % interval of the logit over
-    people drawn anew, with "interval_reason" where there is none.
+    By name ("eer", "fmr_0.01", "ml_gaussian", ...): "logit", "target" (None
+    unless it is of an FMR), "fmr" and "fnmr" there, and "interval", the 95 %
+    interval of the logit over people drawn anew, with "interval_reason" where
+    there is none and "interval_caution" where its cover is not near 95 %. A
+    maximum-likelihood threshold is left out where the densities do not cross
+    between their means.
   """
-  targets = sorted({0.0, *_TARGETS, target_fmr})
+  targets = {
+    threshold_name(t): t for t in sorted({0.0, *_TARGETS, *target_fmrs})
+  }
+  counts = tally.tally(logits, scores.same)
+  found = {name: _threshold(counts, t) for name, t in targets.items()}
+  for name in LIKELIHOOD:
+    if math.isfinite(logit := _likelihood(counts, name)):
+      found[name] = logit
   bootstrap = metrics.person_bootstrap(
-    lambda counts: {threshold_name(t): _threshold(counts, t) for t in targets},
+    lambda resample: {
+      name: _threshold(resample, targets[name])
+      if name in targets
+      else _likelihood(resample, name)
+      for name in found
+    },
     logits,
     scores.people_a,
     scores.people_b,
     resamples=_RESAMPLES,
   )
-  counts = tally.tally(logits, scores.same)
-  found = {}
-  for target in targets:
-    name = threshold_name(target)
-    logit = _threshold(counts, target)
-    rates = tally.error_rates_of(counts, logit)
-    interval = bootstrap.intervals and list(bootstrap.intervals[name])
-    found[name] = {
-      "logit": float(logit),
-      "target": target or None,
-      "fmr": float(rates.fmr),
-      "fnmr": float(rates.fnmr),
-      "interval": interval,
-      "interval_reason": bootstrap.reason,
-    }
-  return found
+  return {
+    name: _entry(counts, logit, targets.get(name), name, bootstrap)
+    for name, logit in found.items()
+  }
+
+
+def _entry(
+  counts: tally.Tally,
+  logit: float,
+  target: float | None,
+  name: str,
+  bootstrap: metrics.Bootstrap,
+) -> dict[str, Any]:
+  rates = tally.error_rates_of(counts, logit)
+  interval = bootstrap.intervals and list(bootstrap.intervals[name])
+  reason = bootstrap.reason
+  if interval and not all(map(math.isfinite, interval)):
+    interval, reason = None, "with other people the densities do not cross"
+  return {
+    "logit": float(logit),
+    "target": target or None,
+    "fmr": float(rates.fmr),
+    "fnmr": float(rates.fnmr),
+    "interval": interval,
+    "interval_reason": reason,
+    "interval_caution": interval and bootstrap.caution,
+  }
+
+
+def probability_record(logits: np.ndarray, scores: Scores) -> dict[str, Any]:
+  """Says how far fitted logits would move with other people.
+
+  Args:
+    logits: of the pairs of `scores`, of a head that was fitted to them, [P].
+    scores: the pairs.
+
+  Returns:
+    For `bundle.json`: variances and covariance of slope and offset of the
+    logit, the quantile and level of an interval, and the reason if there is
+    none, all other numbers then null.
+  """
+  spread = metrics.platt_jackknife(logits, scores.people_a, scores.people_b)
+  numbers = {
+    name: getattr(spread, name) if spread.reason is None else None
+    for name in ("variance_w", "covariance", "variance_b", "quantile")
+  }
+  return {"method": "platt", **numbers, "level": 0.95, "reason": spread.reason}

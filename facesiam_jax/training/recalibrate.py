@@ -4,7 +4,8 @@ The encoder stays; the head's logit becomes the log likelihood ratio of "same
 person" on the people that are given, and the thresholds are measured on them.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,50 @@ from facesiam_jax.training import calibrate, open_set
 _MIN_PEOPLE = 2
 # Every pair is scored and drawn anew many times: 4.5 million of them.
 MAX_PHOTOS = 3000
+
+
+class Recalibrated(NamedTuple):
+  """A calibrated bundle, and what it says of the pairs.
+
+  Attributes:
+    spec: for `bundle.save`.
+    variables: for `bundle.save`.
+    logits: log likelihood ratios of the pairs, float32 [P].
+  """
+
+  spec: dict[str, Any]
+  variables: dict[str, Any]
+  logits: np.ndarray
+
+
+def some_photos(people: np.ndarray, most: int) -> np.ndarray:
+  """Chooses photos of as many people as possible, the same every time.
+
+  Args:
+    people: number of each photo's person, int [N].
+    most: number of photos, >= 2.
+
+  Returns:
+    Rows of at most so many photos, rising: of every person as many as all can
+    have, but two where even that is too many, and then of fewer people.
+  """
+  if len(people) <= most:
+    return np.arange(len(people))
+  order = np.random.default_rng(0).permutation(len(people))
+  # The place of each photo among those of its person, in this order.
+  place = np.empty(len(people), np.int64)
+  seen: dict[int, int] = {}
+  for row in order:
+    person = int(people[row])
+    place[row] = seen[person] = seen.get(person, -1) + 1
+  each = 2
+  while np.count_nonzero(place < each + 1) <= most:
+    each += 1
+  rows = order[place[order] < each]
+  if len(rows) > most:
+    kept = rows[place[rows] == 1][: most // 2]
+    rows = rows[np.isin(people[rows], people[kept])]
+  return np.sort(rows)
 
 
 def check_people(people: np.ndarray) -> None:
@@ -109,30 +154,33 @@ def _check_supported(
 
 
 def recalibrate(
-  bundle: bundle_lib.Bundle, scores: calibrate.Scores, target_fmr: float
-) -> tuple[dict[str, Any], dict[str, Any]]:
+  bundle: bundle_lib.Bundle,
+  scores: calibrate.Scores,
+  target_fmrs: Sequence[float],
+) -> Recalibrated:
   """Returns what `bundle.save` needs for the calibrated bundle.
 
   Args:
     bundle: the recogniser.
     scores: its logits of people it was not trained on, from `score`.
-    target_fmr: share of impostors that the default threshold may accept,
-      0..1; 0 for the threshold of equal errors.
+    target_fmrs: shares of impostors that thresholds may accept, 0..1, at least
+      one; 0 for the threshold of equal errors. The first is the default.
 
   Returns:
-    (spec, variables): as the bundle's, but for the head, the thresholds and
-    "calibrated".
+    The Recalibrated: as the bundle's, but for the head, the thresholds, the
+    calibration and "calibrated".
 
   Raises:
-    errors.UserError: if the people do not suffice for the target, or the
+    errors.UserError: if the people do not suffice for a target, or the
       bundle cannot tell them apart.
   """
   head, logits = fit_head(bundle, scores)
-  if target_fmr:
-    _check_supported(logits, scores, target_fmr)
-  found = calibrate.thresholds(logits, scores, target_fmr)
+  for target in target_fmrs:
+    if target:
+      _check_supported(logits, scores, target)
+  found = calibrate.thresholds(logits, scores, target_fmrs)
   for name, threshold in list(found.items()):
-    if threshold["target"] not in (None, target_fmr):
+    if threshold["target"] not in (None, *target_fmrs):
       try:
         _check_supported(logits, scores, threshold["target"])
       except errors.UserError:
@@ -142,16 +190,18 @@ def recalibrate(
     **bundle.spec,
     "calibrated": True,
     "thresholds": found,
-    "default_threshold": calibrate.threshold_name(target_fmr),
+    "default_threshold": calibrate.threshold_name(target_fmrs[0]),
     "calibration": {
       "kind": "people",
-      "target_fmr": target_fmr,
+      "target_fmr": target_fmrs[0],
       "cllr": float(metrics.cllr(logits, scores.same)),
       "min_cllr": float(metrics.min_cllr(logits, scores.same)),
       "num_people": len(np.union1d(scores.people_a, scores.people_b)),
       "num_genuine": int(np.sum(scores.same)),
       "num_impostor": int(np.sum(1 - scores.same)),
       "open_set": open_set.record(logits, scores, found),
+      "probability": calibrate.probability_record(logits, scores),
     },
   }
-  return spec, {"encoder": bundle.variables["encoder"], "head": head}
+  variables = {"encoder": bundle.variables["encoder"], "head": head}
+  return Recalibrated(spec, variables, logits)

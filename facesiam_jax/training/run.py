@@ -106,6 +106,7 @@ def _spec(
   scores: calibrate.Scores,
   alignment: str,
   strangers: dict[str, Any],
+  probability: dict[str, Any],
 ) -> dict[str, Any]:
   return {
     "encoder": config.encoder.to_dict(),
@@ -130,6 +131,7 @@ def _spec(
       "num_genuine": int(np.sum(scores.same)),
       "num_impostor": int(np.sum(1 - scores.same)),
       "open_set": strangers,
+      "probability": probability,
     },
     "config": config.to_dict(),
   }
@@ -162,7 +164,7 @@ def make_bundle(
   recipe = recipe_lib.make_recipe(config)
   head, logits = calibrate.fit_head(recipe, state, scores)
   thresholds = calibrate.thresholds(
-    logits, scores, config.calibration.target_fmr
+    logits, scores, [config.calibration.target_fmr]
   )
   variables = {
     "encoder": jax.device_get(recipe_lib.encoder_variables(state)),
@@ -176,8 +178,21 @@ def make_bundle(
   )
   dim = embedding.shape[1]
   strangers = open_set.record(logits, scores, thresholds)
+  probability: dict[str, Any] = {
+    "method": "trained",
+    "reason": "the head is as it was trained; run facesiam calibrate",
+  }
+  if not recipe.objective.trains_head:
+    probability = calibrate.probability_record(logits, scores)
   spec = _spec(
-    config, image_shape, dim, thresholds, scores, alignment, strangers
+    config,
+    image_shape,
+    dim,
+    thresholds,
+    scores,
+    alignment,
+    strangers,
+    probability,
   )
   return bundle_lib.save(workdir / BUNDLE, spec, variables)
 

@@ -99,7 +99,9 @@ def test_identify(files, gallery, capsys):
   assert lines[1].split()[3:5] == ["Ada", "Ada"] and lines[1].endswith("yes")
   assert lines[3].split()[:2] == [str(stranger), "1"]
   assert lines[3].split()[3] == "(unknown)"
-  assert len(lines) == 7 and lines[4].endswith("no")
+  assert len(lines) == 9 and lines[4].endswith("no")
+  assert lines[7] == "probabilities at a prior of 0.5"
+  assert lines[8] == "what the probability rests on is not recorded in --bundle"
   assert lines[5] == "accepted from logit 0.0000 on"
 
 

@@ -58,6 +58,7 @@ def test_rates_are_those_counted_by_hand():
     assert (row["people"], row["images"]) == (32, 96)
     low, high = row["fnmr_interval"]
     assert low < row["fnmr"] < high
+    assert "of 32 people" in row["fmr_within_caution"]
   a, b = found["groups"]
   # The planted difference: far clear of both intervals.
   assert a["fnmr_interval"][1] < b["fnmr_interval"][0]

@@ -135,6 +135,7 @@ def test_thirty_people_get_intervals():
   similarity, ids = _case(num_people=30, images=2)
   report = protocols.verification_report(similarity, ids, 2.0, resamples=60)
   assert report["interval_reason"] is None
+  assert "too narrow with 30 people" in report["interval_caution"]
   interval = dict(report["interval"])
   assert interval.pop("level") == 0.95
   assert "one_shot_accuracy" not in interval

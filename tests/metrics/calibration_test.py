@@ -100,6 +100,13 @@ def test_bootstrap_interval_holds_the_estimate_and_is_reproducible():
     assert result.intervals[name][0] < low < high < result.intervals[name][1]
 
 
+def test_bootstrap_of_few_people_comes_with_a_caution():
+  for number, unsure in ((99, True), (100, False)):
+    case = _people(number, images=2)
+    found = calibration.person_bootstrap(_rates, *case, resamples=2)
+    assert found.intervals and (found.caution is not None) == unsure
+
+
 def test_bootstrap_is_wider_than_one_that_draws_pairs():
   scores, a, b = _people(40, effect=1.0)
   interval = calibration.person_bootstrap(

@@ -130,17 +130,20 @@ def test_ends_enclose_the_rate_and_grow_with_the_level(threshold):
 
 def test_images_of_the_same_people_add_little():
   """Repeating every pair four times must not narrow the interval."""
-  times = np.repeat(np.arange(_SCORES.size), 4)
-  once = _at(1.0)
-  often = metrics.error_rate_intervals(
-    _SCORES[times], _A[times], _B[times], 1.0, min_people=2
-  )
-  for one, many in zip(once, often, strict=True):
-    assert math.isclose(one.low, many.low, rel_tol=1e-9)
-    assert math.isclose(one.high, many.high, rel_tol=1e-9)
-    assert many.pairs == 4 * one.pairs
-  raw = metrics_people.raw_wilson((_SCORES >= 1.0)[_A != _B])
-  assert often.fmr.high - often.fmr.low > raw[1] - raw[0]
+  for drop, change in ((0.0, 1e-9), (0.1, 0.05)):
+    # Where some pairs are missing, how alike the others are is told anew.
+    scores, a, b = metric_cases.people(num_people=12, images=3, drop=drop)
+    times = np.repeat(np.arange(scores.size), 4)
+    once, often = (
+      metrics.error_rate_intervals(scores[k], a[k], b[k], 1.0, min_people=2)
+      for k in (slice(None), times)
+    )
+    for one, many in zip(once, often, strict=True):
+      width = one.high - one.low
+      assert abs(many.high - many.low - width) <= change * width
+      assert many.pairs == 4 * one.pairs
+    raw = metrics_people.raw_wilson((scores[times] >= 1.0)[(a != b)[times]])
+    assert often.fmr.high - often.fmr.low > 1.5 * (raw[1] - raw[0])
 
 
 def test_independent_pairs_count_as_many():
@@ -193,7 +196,7 @@ def test_every_person_as_bad_as_every_other():
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.95, 0.99])
 def test_student_quantile(freedom, level):
   expected = stats.t.ppf((1 + level) / 2, freedom)
-  found = intervals._student(freedom, level)
+  found = intervals.student(freedom, level)
   assert math.isclose(found, expected, rel_tol=2e-5)
 
 
@@ -228,7 +231,7 @@ def test_bad_input_is_refused_by_name():
 
 
 def test_one_two_and_three_people_by_hand():
-  """The corrections for few people, n / (n - 1) and n / (n - 2)."""
+  """The corrections for few people, and where likeness is all or nothing."""
   # Genuine: 4 pairs of each of two people, 2 wrong ones of the first. Sums of
   # error minus rate are 1 and -1: variance 2 / 8^2 x 2 = 1 / 16.
   scores = np.array([0, 0, 1, 1, 1, 1, 1, 1, 0], float)
@@ -242,9 +245,64 @@ def test_one_two_and_three_people_by_hand():
   ).fnmr
   assert found.effective_pairs == 4
   # Impostors: two pairs of each two of three people, those of the first wrong.
-  # Sums 4/3, -2/3, -2/3, of people 2/3, 2/3, -4/3, which share nothing more:
-  # variance 24/9 / 6^2 x 3 = 2/9, which is rate x (1 - rate).
+  # The two go together always, so that there are three trials; e = 4/3, -2/3,
+  # -2/3 share nothing more: their products sum to less than 0.
   a, b = np.array([0, 0, 0, 0, 1, 1, 2]), np.array([1, 1, 2, 2, 2, 2, 2])
   scores = np.array([1, 1, 0, 0, 0, 0, 1], float)
   found = metrics.error_rate_intervals(scores, a, b, 0.5, min_people=1).fmr
-  assert math.isclose(found.effective_pairs, 1)
+  assert math.isclose(found.effective_pairs, 3)
+
+
+def test_what_a_person_shares_by_hand():
+  """Of six people the first is taken for all others: 5 errors of 15 pairs."""
+  i, j = np.triu_indices(6, 1)
+  a, b = np.append(i, 0), np.append(j, 0)
+  scores = np.append(1.0 * (i == 0), 1.0)
+  found = metrics.error_rate_intervals(scores, a, b, 0.5, min_people=1).fmr
+  # e = 2/3 five times and -1/3 ten times, squares 10/3; sums of people 10/3 and
+  # -2/3 five times, squares 120/9; shared 120/9 - 20/3 = 20/3 over 6 x 5 x 4
+  # products: 1/18 each, times 120 / 15^2 and 6 / 4 for few people.
+  own, shared = 2 / 9 / 15, 120 / 18 / 225 * 6 / 4
+  assert math.isclose(found.effective_pairs, 2 / 9 / (own + shared))
+  expected = metrics_people.interval_ends(
+    1 / 3, own, shared, stats.t.ppf(0.975, 2 * 6 / (4.2 - 1))
+  )
+  np.testing.assert_allclose([found.low, found.high], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+  "number, caution",
+  [(0, "no error was seen"), (1, "only 1 people"), (9, "only 9"), (10, None)],
+)
+def test_caution_where_false_non_matches_are_of_few(number, caution):
+  ids = np.repeat(np.arange(40), 2)
+  i, j = np.triu_indices(80, 1)
+  a, b = ids[i], ids[j]
+  scores = 1.0 * ((a == b) & (a >= number))
+  found = metrics.error_rate_intervals(scores, a, b, 0.5).fnmr
+  assert found.low is not None
+  assert (found.caution or "").startswith(caution or "")
+  assert (found.caution is None) == (caution is None)
+  # A refusal says it all.
+  few = metrics.error_rate_intervals(scores, a, b, 0.5, min_people=41).fnmr
+  assert few.reason and few.caution is None
+
+
+@pytest.mark.parametrize(
+  "people, number, caution",
+  [
+    (100, 0, "no error was seen"),
+    (100, 38, "of 100 people 38 are in false matches"),
+    (100, 40, None),
+    (99, 40, "of 99 people 40 are in false matches"),
+  ],
+)
+def test_caution_where_false_matches_are_of_few(people, number, caution):
+  i, j = np.triu_indices(people, 1)
+  a, b = np.append(i, 0), np.append(j, 0)
+  # Each of them is taken for one other.
+  scores = 1.0 * ((a == b) | (a % 2 == 0) & (b == a + 1) & (a < number))
+  found = metrics.error_rate_intervals(scores, a, b, 0.5).fmr
+  assert found.errors == number // 2 and found.low is not None
+  assert (found.caution or "").startswith(caution or "")
+  assert (found.caution is None) == (caution is None)

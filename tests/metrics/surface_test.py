@@ -47,6 +47,7 @@ def test_every_function_says_what_a_caller_must_know(name):
       "person_bootstrap",
       {"resamples": 1000, "level": 0.95, "min_people": 30},
     ),
+    ("platt_jackknife", {"level": 0.95, "min_people": 30}),
     ("rank_counts", {"draws": 200}),
     ("rule_of_three", {"level": 0.95}),
     ("s_norm", {"sd_floor": 1e-3}),

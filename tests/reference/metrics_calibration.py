@@ -2,6 +2,9 @@
 
 import math
 
+import numpy as np
+from scipy import optimize, stats
+
 
 def platt_gradient(w, b, scores, same):
   """Gradient of the balanced Platt loss, by the textbook formula."""
@@ -160,3 +163,72 @@ def normalized(scores, enrolled, probes, **options):
     )
     s.append([(a + b) / 2 for a, b in zip(z[-1], t[-1], strict=True)])
   return z, t, s
+
+
+def platt(scores, same):
+  """The root of the gradient, from the fit of no evidence."""
+  found = optimize.root(
+    lambda t: platt_gradient(*t, scores, same), (0.0, 0.0), tol=1e-12
+  )
+  return found.x
+
+
+def platt_moved(scores, people_a, people_b, fit=platt):
+  """(w, b) with each person left out in turn, less their mean."""
+  rows = list(zip(scores, people_a, people_b, strict=True))
+  people = sorted({*people_a, *people_b})
+  fits = []
+  for person in people:
+    left = [row for row in rows if person not in row[1:]]
+    fits.append(fit([r[0] for r in left], [r[1] == r[2] for r in left]))
+  mean = np.mean(fits, axis=0)
+  return [one - mean for one in fits]
+
+
+def platt_covariance(scores, people_a, people_b, fit=platt):
+  """Of (w, b), by the jackknife."""
+  total = np.zeros((2, 2))
+  moved = platt_moved(scores, people_a, people_b, fit)
+  for one in moved:
+    total += np.outer(one, one)
+  return total * (len(moved) - 1) / len(moved)
+
+
+def platt_freedom(scores, people_a, people_b, kinds=(True, False)):
+  """The fewer degrees of freedom, at the two kinds' mean scores."""
+  moved = platt_moved(scores, people_a, people_b)
+  found = []
+  for kind in kinds:
+    mean = np.mean(scores[(people_a == people_b) == kind])
+    values = [w * mean + b for w, b in moved]
+    second = np.mean([v**2 for v in values])
+    kurtosis = np.mean([v**4 for v in values]) / second**2
+    found.append(min(2 * len(moved) / (kurtosis - 1), len(moved) - 1))
+  return min(found)
+
+
+def kernel_width(values):
+  """Silverman's rule of thumb, eq. 3.31."""
+  low, high = np.quantile(values, [0.25, 0.75], method="inverted_cdf")
+  spread = min(np.std(values), (high - low) / 1.349)
+  return 0.9 * spread * len(values) ** -0.2
+
+
+def kernel_threshold(scores, same, genuine_width, impostor_width):
+  """The score of least FMR + FNMR, each a mean of normal distributions."""
+  genuine = [s for s, label in zip(scores, same, strict=True) if label]
+  impostor = [s for s, label in zip(scores, same, strict=True) if not label]
+
+  def errors(t):
+    missed = np.mean([stats.norm.cdf((t - s) / genuine_width) for s in genuine])
+    taken = [stats.norm.sf((t - s) / impostor_width) for s in impostor]
+    return missed + np.mean(taken)
+
+  ends = np.mean(impostor), np.mean(genuine)
+  grid = np.linspace(*ends, 200)
+  best = int(np.argmin([errors(t) for t in grid]))
+  around = grid[max(best - 1, 0)], grid[min(best + 1, 199)]
+  found = optimize.minimize_scalar(
+    errors, bounds=around, method="bounded", options={"xatol": 1e-9}
+  )
+  return float(found.x)

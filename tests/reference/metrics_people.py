@@ -2,7 +2,7 @@
 
 import math
 
-from scipy import stats
+from scipy import optimize, stats
 
 
 def wilson(rate, size, quantile):
@@ -34,33 +34,76 @@ def rate_interval(scores, people_a, people_b, threshold, genuine, level=0.95):
   table = _by_people(scores, people_a, people_b, threshold, genuine)
   errors = [wrong for cell in table.values() for wrong in cell]
   rate = sum(errors) / len(errors)
-  people = sorted({person for pair in table for person in pair})
-  n = len(people)
   if rate in (0, 1):
     bound = -math.log(1 - level) / len(table)
     bound = min(bound, 1)
     return (rate, 0, bound, None) if rate == 0 else (rate, 1 - bound, 1, None)
+  numbers = {pair: len(cell) for pair, cell in table.items()}
   excess = {
     pair: sum(wrong - rate for wrong in cell) for pair, cell in table.items()
   }
-  squares = sum(value**2 for value in excess.values())
-  shared = 0.0
-  for pair, value in excess.items():
-    for other, other_value in excess.items():
+  own = own_variance(numbers, excess, rate)
+  shared = 0.0 if genuine else shared_variance(numbers, excess)
+  people = sorted({person for pair in table for person in pair})
+  sums = [
+    sum(e / numbers[pair] ** 0.5 for pair, e in excess.items() if one in pair)
+    for one in people
+  ]
+  quantile = stats.t.ppf((1 + level) / 2, _freedom(sums))
+  low, high = interval_ends(rate, own, shared, quantile)
+  return rate, low, high, rate * (1 - rate) / (own + shared)
+
+
+def own_variance(numbers, excess, rate):
+  """Variance of a mean of clusters, by Fleiss's intraclass correlation."""
+  clusters, total = len(numbers), sum(numbers.values())
+  alike = 0.0
+  if 1 < clusters < total:
+    between = sum(excess[pair] ** 2 / numbers[pair] for pair in numbers)
+    between *= clusters / (clusters - 1)
+    naive = rate * (1 - rate)
+    alike = (between - clusters * naive) / ((total - clusters) * naive)
+    alike = min(max(alike, 0), 1)
+  variance = 0.0
+  for number in numbers.values():
+    variance += rate * (1 - rate) * number
+    variance += alike * rate * (1 - rate) * number * (number - 1)
+  return variance / total**2
+
+
+def shared_variance(numbers, excess):
+  """Of pairs of people that share one: their mean product, times how many."""
+  product, weight, count = 0.0, 0.0, 0
+  for pair, number in numbers.items():
+    for other, other_number in numbers.items():
       if pair != other and set(pair) & set(other):
-        shared += value * other_value
-  variance = (squares + max(shared, 0)) / len(errors) ** 2
-  variance *= n / (n - 1) if genuine else n / (n - 2)
-  naive = rate * (1 - rate) / len(errors)
-  effective = rate * (1 - rate) / max(variance, naive)
-  sums = []
-  for person in people:
-    own = [value for pair, value in excess.items() if person in pair]
-    sums.append(sum(own))
-  freedom = _freedom(sums)
-  quantile = stats.t.ppf((1 + level) / 2, freedom)
-  low, high = wilson(rate, effective, quantile)
-  return rate, low, high, effective
+        root = (number * other_number) ** 0.5
+        product += excess[pair] * excess[other] / root
+        weight += root
+        count += number * other_number
+  if not weight:
+    return 0.0
+  people = {person for pair in numbers for person in pair}
+  shares = [
+    sum(n**0.5 for pair, n in numbers.items() if one in pair) for one in people
+  ]
+  effective = sum(shares) ** 2 / sum(share**2 for share in shares)
+  variance = max(product, 0) / weight * count / sum(numbers.values()) ** 2
+  return variance * effective / max(effective - 2, 1)
+
+
+def interval_ends(rate, own, shared, quantile, power=1.75):
+  """Roots of (x - rate)^2 = quantile^2 V(x), one on either side."""
+
+  def gap(x):
+    times = x * (1 - x) / (rate * (1 - rate))
+    variance = own * times + shared * times**power
+    return (x - rate) ** 2 - quantile**2 * variance
+
+  below, above = 1e-15, 1 - 1e-15
+  low = optimize.brentq(gap, below, rate) if gap(below) > 0 else 0.0
+  high = optimize.brentq(gap, rate, above) if gap(above) > 0 else 1.0
+  return low, high
 
 
 def _freedom(sums):

@@ -70,3 +70,32 @@ def test_a_bundle_that_has_it_the_wrong_way_round_is_refused():
 def test_people_who_cannot_be_compared_are_refused(people, match):
   with pytest.raises(errors.UserError, match=match):
     recalibrate.check_people(np.asarray(people))
+
+
+def test_some_photos_are_of_as_many_people_as_possible():
+  people = np.repeat(np.arange(10), [1, 1, 2, 3, 4, 5, 6, 7, 8, 30])
+  np.testing.assert_array_equal(
+    recalibrate.some_photos(people, 67), np.arange(67)
+  )
+  for most, each in ((60, 23), (40, 6), (18, 2)):
+    rows = recalibrate.some_photos(people, most)
+    np.testing.assert_array_equal(rows, np.unique(rows))
+    assert len(rows) <= most
+    expected = np.minimum(np.bincount(people), each)
+    np.testing.assert_array_equal(np.bincount(people[rows]), expected)
+  # Two photos of each are too many: two of some.
+  rows = recalibrate.some_photos(people, 6)
+  counts = np.bincount(people[rows])
+  assert counts[counts > 0].tolist() == [2, 2, 2]
+
+
+def test_likelihood_thresholds_where_densities_do_not_cross():
+  rng = np.random.default_rng(0)
+  i, j = np.triu_indices(80, 1)
+  people = np.repeat(np.arange(40), 2)
+  a, b = people[i], people[j]
+  values = rng.normal(size=i.size)
+  values[a == b] = 0.1 + 9 * rng.normal(size=40)
+  scores = calibrate.Scores(values, a, b)
+  found = calibrate.thresholds(values, scores, [0.2])
+  assert "ml_gaussian" not in found and "fmr_0.2" in found

@@ -84,17 +84,43 @@ def check_error_rate_intervals(function):
           )
 
 
-def _rate(errors, effective, quantile, units, level):
+def _rate(errors, own, shared, quantile, units, level, power):
   rate = np.mean(errors)
+  effective = None
   if rate in (0, 1):
     bound = min(-math.log(1 - level) / units, 1)
     ends = (0.0, bound) if rate == 0 else (1 - bound, 1.0)
-    effective = None
   else:
-    ends = reference.wilson(rate, effective, quantile)
+    ends = reference.interval_ends(rate, own, shared, quantile, power)
+    effective = rate * (1 - rate) / (own + shared)
   return metrics.RateInterval(
     rate, *ends, int(np.sum(errors)), len(errors), effective, 9, None
   )
+
+
+def _counted(errors, a, b, centred):
+  """{pair of people: pairs}, {pair of people: excess}."""
+  numbers, excess = {}, {}
+  for wrong, *pair in zip(errors, a, b, strict=True):
+    key = min(pair), max(pair)
+    numbers[key] = numbers.get(key, 0) + 1
+    excess[key] = excess.get(key, 0) + wrong - errors.mean() * centred
+  return numbers, excess
+
+
+def _quantile(numbers, excess, level, tails, even):
+  people = {person for pair in numbers for person in pair}
+  root = {pair: n**0.5 if even else 1.0 for pair, n in numbers.items()}
+  sums = np.array(
+    [
+      sum(e / root[pair] for pair, e in excess.items() if one in pair)
+      for one in people
+    ]
+  )
+  n = len(people)
+  kurtosis = n * (sums**4).sum() / (sums**2).sum() ** 2
+  freedom = min(2 * n / max(kurtosis - 1, 1e-9), n - 1) if tails else n - 1
+  return stats.t.ppf((1 + level) / 2, freedom)
 
 
 def _intervals(
@@ -106,11 +132,13 @@ def _intervals(
   level,
   min_people,
   raw=False,
+  likeness=True,
   shared=True,
-  floor=True,
-  factor=True,
+  factor=1.0,
+  power=1.75,
   student=True,
   tails=True,
+  even=True,
   strict=False,
   centred=True,
   image_units=False,
@@ -121,35 +149,19 @@ def _intervals(
     chosen = (a == b) == genuine
     below = np.less_equal if strict else np.less
     errors = below(scores[chosen], threshold) == genuine
-    people = np.unique([a[chosen], b[chosen]])
-    table = np.zeros((people.size, people.size))
-    places = np.searchsorted(people, np.sort([a[chosen], b[chosen]], axis=0))
-    excess = errors - errors.mean() * centred
-    np.add.at(table, tuple(places), excess)
-    units = len(set(zip(*places, strict=True)))
-    both = table + table.T - np.diag(np.diagonal(table))
-    sums = both.sum(axis=1)
-    squares = (table**2).sum()
-    cross = 0.0 if genuine else (sums**2).sum() - 2 * squares
-    cross = max(cross, 0) if floor else cross
-    variance = (squares + cross * shared) / errors.size**2
-    n = people.size
-    if factor:
-      variance *= n / (n - 1) if genuine else n / (n - 2)
+    numbers, excess = _counted(errors, a[chosen], b[chosen], centred)
+    units = errors.size if image_units else len(numbers)
     mean = errors.mean()
-    naive = mean * (1 - mean) / errors.size
-    effective = errors.size
-    if not raw and 0 < mean < 1:
-      effective = mean * (1 - mean) / max(variance, naive)
+    own, cross = mean * (1 - mean) / errors.size, 0.0
     quantile = stats.norm.ppf((1 + level) / 2)
-    if student and not raw and (sums**2).any():
-      kurtosis = n * (sums**4).sum() / (sums**2).sum() ** 2
-      freedom = n - 1
-      if tails:
-        freedom = min(2 * n / max(kurtosis - 1, 1e-9), n - 1)
-      quantile = stats.t.ppf((1 + level) / 2, freedom)
-    units = errors.size if image_units else units
-    result.append(_rate(errors, effective, quantile, units, level))
+    if 0 < mean < 1 and not raw:
+      if likeness:
+        own = reference.own_variance(numbers, excess, mean)
+      if shared and not genuine:
+        cross = reference.shared_variance(numbers, excess) * factor
+      if student:
+        quantile = _quantile(numbers, excess, level, tails, even)
+    result.append(_rate(errors, own, cross, quantile, units, level, power))
   return metrics.ErrorRateIntervals(*result)
 
 
@@ -232,10 +244,18 @@ VARIANTS = {
     check_error_rate_intervals,
     {
       "pairs taken for independent": functools.partial(_intervals, raw=True),
+      "pairs of the same two people unlike": functools.partial(
+        _intervals, likeness=False
+      ),
       "no shared people": functools.partial(_intervals, shared=False),
-      "negative covariances": functools.partial(_intervals, floor=False),
-      "no factor for few people": functools.partial(_intervals, factor=False),
+      "the factor of few people once more": functools.partial(
+        _intervals, factor=1.2
+      ),
+      "Wilson's power": functools.partial(_intervals, power=1.0),
       "kurtosis ignored": functools.partial(_intervals, tails=False),
+      "kurtosis of sums that many pairs rule": functools.partial(
+        _intervals, even=False
+      ),
       "above the threshold only": functools.partial(_intervals, strict=True),
       "normal quantile": functools.partial(_intervals, student=False),
       "not centred": functools.partial(_intervals, centred=False),
