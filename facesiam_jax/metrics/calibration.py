@@ -5,7 +5,7 @@
 that take pairs for independent are far too narrow.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,10 +34,13 @@ class Bootstrap(NamedTuple):
   Attributes:
     intervals: name -> (low, high); None if refused.
     reason: one sentence if refused, else None.
+    binning_error: how far the ends of rates and areas may lie from those that
+      every score would give; None without bins.
   """
 
   intervals: dict[str, tuple[float, float]] | None
   reason: str | None
+  binning_error: float | None = None
 
 
 def fit_platt(scores: ArrayLike, same: ArrayLike) -> Platt:
@@ -150,6 +153,7 @@ def person_bootstrap(
   seed: int = 0,
   min_people: int = MIN_PEOPLE,
   cuts: Sequence[float] | None = None,
+  bins: int | None = None,
 ) -> Bootstrap:
   """Computes percentile intervals by drawing people with replacement.
 
@@ -174,10 +178,13 @@ def person_bootstrap(
       or a cut between them are then counted together, which changes none of
       these, and many pairs take a tenth of the time. None keeps every score, as
       a threshold that is read off the counts needs.
+    bins: count scores in about so many bins of alike shares of the pairs, for
+      `statistics` as above; None counts them exactly.
 
   Returns:
-    Bootstrap(intervals, reason). It says nothing about errors never seen: a
-    rate of 0 gives (0, 0), where the rule of three should be used.
+    Bootstrap(intervals, reason, binning_error). It says nothing about errors
+    never seen: a rate of 0 gives (0, 0), where the rule of three should be
+    used.
 
   Raises:
     ValueError: naming the argument, for a wrong rank or length, NaN, infinity,
@@ -210,16 +217,49 @@ def person_bootstrap(
       f"{people.size}",
     )
   draws = _resampled_tallies(
-    scores, labels, ends.reshape(2, -1), people.size, resamples, seed, cuts
+    scores, labels, ends.reshape(2, -1), people.size, resamples, seed, cuts,
+    bins,
+  )  # fmt: skip
+  return summarised(
+    draws, statistics, resamples=resamples, level=level, binned=bins is not None
   )
-  results = [statistics(counts) for counts in draws]
+
+
+def summarised(
+  tallies: Iterable[Tally],
+  statistics: Callable[[Tally], Mapping[str, float]],
+  *,
+  resamples: int,
+  level: float,
+  binned: bool,
+) -> Bootstrap:
+  """Returns what resampled tallies come to; see `person_bootstrap`.
+
+  Args:
+    tallies: of the resamples that had both kinds of pair.
+    statistics: counts of a resample -> metrics by name.
+    resamples: number of all resamples.
+    level: share of resamples inside the interval.
+    binned: whether the tallies are of bins.
+
+  Example:
+    >>> counts = Tally(np.array([1.0, 0.0]), np.array([1, 0]), np.array([0, 1]))
+    >>> summarised([counts], lambda t: {"pairs": float(t.num_genuine)},
+    ...            resamples=1, level=0.9, binned=True)
+    Bootstrap(intervals={'pairs': (1.0, 1.0)}, reason=None, binning_error=0.0)
+  """
+  results, error = [], 0.0
+  for counts in tallies:
+    results.append(statistics(counts))
+    if binned:
+      error = max(error, resampling.binning_error_of(counts))
   dropped = resamples - len(results)
   if dropped > _MAX_DROPPED_SHARE * resamples:
     return Bootstrap(
       None,
       f"{dropped} of {resamples} resamples lacked genuine or impostor pairs",
     )
-  return Bootstrap(percentiles(results, level), None)
+  return Bootstrap(percentiles(results, level), None, error if binned else None)
 
 
 def _resampled_tallies(
@@ -230,6 +270,7 @@ def _resampled_tallies(
   resamples: int,
   seed: int,
   cuts: Sequence[float] | None,
+  bins: int | None,
 ) -> Iterator[Tally]:
   """Yields the tally of each resample that has both kinds of pair."""
   for resample in resampling.resamples_of(
@@ -240,6 +281,7 @@ def _resampled_tallies(
     resamples=resamples,
     seed=seed,
     cuts=[cuts],
+    bins=bins,
   ):
     yield resample.tallies[0]
 
