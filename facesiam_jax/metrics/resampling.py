@@ -18,7 +18,7 @@ import numpy as np
 import scipy.sparse
 
 from facesiam_jax.metrics import checks
-from facesiam_jax.metrics.tally import Tally
+from facesiam_jax.metrics.tally import Tally, tally
 
 # Counts in float32 are exact below this; beyond it float64 is taken.
 _EXACT = 2**24
@@ -268,20 +268,29 @@ def _groups(
   bins: int | None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the highest score of each group [T] and each pair's group [P]."""
-  order = np.argsort(-scores, kind="stable")
-  scores, labels = scores[order], labels[order]
-  starts = np.flatnonzero(np.append(True, scores[1:] != scores[:-1]))
+  counts = tally(scores, labels)
+  values = counts.values
   if cuts is not None or bins is not None:
-    genuine = np.add.reduceat(labels, starts, dtype=np.int64)
-    both = np.diff(starts, append=scores.size)
-    first = first_of_groups(
-      Tally(scores[starts], genuine, both - genuine), cuts or [], bins
-    )
-    starts = starts[first]
-  sizes = np.diff(starts, append=scores.size)
-  groups = np.empty(scores.size, np.int32)
-  groups[order] = np.repeat(np.arange(starts.size, dtype=np.int32), sizes)
-  return scores[starts], groups
+    values = values[first_of_groups(counts, cuts or [], bins)]
+  return values, groups_of(scores, values)
+
+
+def groups_of(scores: np.ndarray, values: np.ndarray) -> np.ndarray:
+  """Returns the group of each score, given the highest of each group.
+
+  Args:
+    scores: of the type of `values`, [P], none above the first of these.
+    values: from high to low, [T].
+
+  Returns:
+    int32 [P], 0..T-1.
+
+  Example:
+    >>> groups_of(np.array([0.5, 3.0, 2.5]), np.array([3.0, 1.0])).tolist()
+    [1, 0, 0]
+  """
+  places = np.searchsorted(values[::-1], scores)
+  return (values.size - 1 - places).astype(np.int32)
 
 
 def first_of_groups(
