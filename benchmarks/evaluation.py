@@ -13,6 +13,7 @@ Three parts, each in a process of its own, on made-up normal scores:
 """
 
 import json
+import os
 import pathlib
 import resource
 import statistics
@@ -147,16 +148,20 @@ def _child(part: str) -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> None:
-  """Measures one part, or all and writes them."""
+  """Measures one part, or all, and writes them beside the others."""
   del argv
   parts = {"curve": _curve, "bootstrap": _bootstrap, "pairs": _pairs}
-  if _PART.value:
+  if _PART.value and not _OUT.value:
     print(json.dumps(parts[_PART.value]()))
     return
+  result = {}
+  if _OUT.value and pathlib.Path(_OUT.value).exists():
+    result = json.loads(pathlib.Path(_OUT.value).read_text())
   packages = ("numpy", "scipy", "scikit-learn", "jax")
-  result = outcome.environment(packages)
-  for part in parts:
-    result[part] = _child(part)
+  for part in [_PART.value] if _PART.value else parts:
+    load = os.getloadavg()[0]
+    result[part] = outcome.environment(packages) | _child(part)
+    result[part]["load_average_before"] = load
     print(part, json.dumps(result[part]), flush=True)
   outcome.write(_OUT.value, result)
 

@@ -49,6 +49,10 @@ class Condensed(NamedTuple):
     places = self.offset(low) + high - low - 1
     return self.scores[np.clip(places, 0, self.scores.size - 1)]
 
+  def block(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Returns the scores of images [A] with images [B], [A, B]."""
+    return self.pick(first[:, None], second)
+
   def row(self, image: int) -> np.ndarray:
     """Returns the scores of an image with all, [N]."""
     return self.pick(image, np.arange(self.size))
@@ -237,16 +241,16 @@ def report(
   pairs = compare_all(np.asarray(embeddings), index, matrix)
   ids = np.sort(index)
   ranks = identification.rank_counts_of(
-    lambda probes, references: pairs.pick(probes[:, None], references),
-    np.arange(people.size), ids,
+    pairs.block, np.arange(people.size), ids,
     seed=seed, draws=draws, ways=min(ways, people.size),
   )  # fmt: skip
   measured = protocols.Measured(
     count(pairs, threshold), ranks, triplets.count_triplets_of(pairs.row, ids)
   )
-  bootstrap = _bootstrap(
-    pairs, measured.counts, threshold, resamples, level, seed, bins
-  )
+  table = _table(pairs, measured.counts, threshold, bins)
+  # From here on the bins are enough, in half of the memory.
+  del pairs
+  bootstrap = _bootstrap(table, people.size, threshold, resamples, level, seed)
   result = protocols.report_of(
     measured, bootstrap, ids, threshold,
     resamples=resamples, level=level, seed=seed,
@@ -260,28 +264,33 @@ def report(
   return result
 
 
-def _bootstrap(
+def _table(
   pairs: Condensed,
   counts: tally_lib.Tally,
+  threshold: float | None,
+  bins: int,
+) -> resampling.Table:
+  cuts = [] if threshold is None else [threshold]
+  values = counts.values[resampling.first_of_groups(counts, cuts, bins)]
+  binned = _Binned(pairs, values)
+  return resampling.Table(values, binned.genuine, binned.impostor)
+
+
+def _bootstrap(
+  table: resampling.Table,
+  people: int,
   threshold: float | None,
   resamples: int,
   level: float,
   seed: int,
-  bins: int,
 ) -> calibration.Bootstrap:
   """Intervals over people, as `calibration.person_bootstrap` in bins."""
-  people = len(pairs.starts) - 1
   if people < calibration.MIN_PEOPLE:
     return calibration.Bootstrap(
       None,
       f"an interval needs at least {calibration.MIN_PEOPLE} people, these "
       f"pairs have {people}",
     )
-  cuts = [] if threshold is None else [threshold]
-  first = resampling.first_of_groups(counts, cuts, bins)
-  values = counts.values[first]
-  binned = _Binned(pairs, values)
-  table = resampling.Table(values, binned.genuine, binned.impostor)
   drawn = resampling.draw([table], people, resamples=resamples, seed=seed)
   return calibration.summarised(
     (resample.tallies[0] for resample in drawn),
