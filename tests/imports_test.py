@@ -36,7 +36,8 @@ PURE = {
   "warping": {"jax", "chex", "numpy"},
   "alignment": {"jax", "chex", "numpy"},
   "quality": {"jax", "chex", "numpy"},
-  "metrics": {"jax", "chex", "numpy"},
+  # SciPy comes with JAX, which imports it.
+  "metrics": {"jax", "chex", "numpy", "scipy"},
   "gallery.search": {"jax", "chex", "numpy"},
   "sampling": {"jax", "chex", "numpy", "flax"},
   "heads": {"jax", "chex", "numpy", "flax"},

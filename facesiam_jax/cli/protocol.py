@@ -244,6 +244,13 @@ def _print(result: dict[str, Any]) -> None:
   print(common.table(head, rows))
   print("on " + ", ".join(f"{n:g} {k}" for k, n in result["counts"].items()
                           if isinstance(n, (int, float))))  # fmt: skip
+  binning = result.get("binning")
+  if binning:
+    print(
+      f"note: intervals of {binning['resamples']} resamples of people, scores "
+      f"in {binning['bins']:,} bins: ends may be off by up to "
+      f"{binning['error']:.2%} of the pairs."
+    )
   for reason in (
     *(result.get("interval_reason"), result.get("interval_caution")),
     leak["reason"],

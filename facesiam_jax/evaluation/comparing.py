@@ -12,6 +12,7 @@ import numpy as np
 from facesiam_jax import bundle as bundle_lib
 from facesiam_jax.data import pairs
 from facesiam_jax.evaluation import (
+  many_pairs,
   pair_protocols,
   people_protocols,
   protocols,
@@ -24,6 +25,8 @@ PEOPLE_PROTOCOLS = (
 )
 # Distances of all pairs are made in blocks of so many rows.
 _BLOCK = 256
+# More images than these are compared without a square matrix.
+MOST_IN_A_MATRIX = 5_000
 
 Rows = Mapping[str, int | None]
 
@@ -174,7 +177,8 @@ def measure_people(
     seed: of all draws.
 
   Returns:
-    What the protocol's own function returns, a dict that JSON can hold.
+    What the protocol's own function returns, a dict that JSON can hold. All
+    pairs of many images: as `many_pairs.report`, with `binning`.
 
   Raises:
     ValueError: as that function.
@@ -195,6 +199,10 @@ def measure_people(
     people = int(np.unique(identity_ids).size)
     counts = {"people": people, "images": len(embeddings)}
     return {"sizes": sizes, "counts": counts}
+  if protocol == "all_pairs" and len(embeddings) > MOST_IN_A_MATRIX:
+    return many_pairs.report(
+      embeddings, identity_ids, score.matrix, score.threshold, seed=seed
+    )
   similarity = score.matrix(embeddings, embeddings)
   if protocol == "all_pairs":
     return protocols.verification_report(

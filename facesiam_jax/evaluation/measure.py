@@ -27,7 +27,7 @@ from facesiam_jax.metrics import scoring
 from facesiam_jax.training import config as config_lib
 from facesiam_jax.training import metric_writer, provenance
 
-# So many faces make 12 million pairs, whose intervals take half an hour.
+# So many faces make 12 million pairs; a report keeps and draws each of them.
 _MOST_TEST_IMAGES = 5_000
 _EIGENFACE_IMAGES = 1_000
 # Raw pixels and eigenfaces take larger faces at this side, and grey.
@@ -114,7 +114,8 @@ def _check_number(num: int) -> None:
   if num > _MOST_TEST_IMAGES:
     raise errors.UserError(
       f"the data set has {num:,} test faces, and a report compares each with "
-      f"each, which {_MOST_TEST_IMAGES:,} allow: give fewer test people."
+      f"each, which {_MOST_TEST_IMAGES:,} allow: give fewer test people, or "
+      "--protocol=all_pairs, which writes the numbers alone."
     )
 
 

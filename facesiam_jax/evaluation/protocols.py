@@ -54,6 +54,14 @@ class SamplePair(NamedTuple):
   score: float
 
 
+class Measured(NamedTuple):
+  """What the numbers of a report are counted from."""
+
+  counts: tally_lib.Tally
+  ranks: identification.RankCounts
+  triplets: triplets.TripletCounts
+
+
 class Spread(NamedTuple):
   """How one metric varies over reports (folds, seeds)."""
 
@@ -144,17 +152,6 @@ def verification_report(
   ranks = identification.rank_counts(
     similarity, ids, seed=seed, draws=draws, ways=min(ways, num_people)
   )
-  report: dict[str, Any] = dict.fromkeys(_NEEDS_THRESHOLD)
-  report |= tally_lib.summary_of(counts, threshold, TAR_TARGETS)
-  report |= {
-    "one_shot_accuracy": int(ranks.counts[0]) / ranks.num_probes,
-    "threshold_logit": None if threshold is None else float(threshold),
-    "num_people": num_people,
-    "num_images": int(ids.size),
-    "num_genuine": counts.num_genuine,
-    "num_impostor": counts.num_impostor,
-  }
-  report["counts"] = _counts(counts, report, ranks)
   bootstrap = calibration.person_bootstrap(
     lambda resample: tally_lib.summary_of(resample, threshold, TAR_TARGETS),
     scores,
@@ -165,12 +162,63 @@ def verification_report(
     seed=seed,
     cuts=[] if threshold is None else [threshold],
   )
+  return report_of(
+    Measured(counts, ranks, triplets.count_triplets(similarity, ids)),
+    bootstrap,
+    ids,
+    threshold,
+    resamples=resamples,
+    level=level,
+    seed=seed,
+  )
+
+
+def report_of(
+  measured: Measured,
+  bootstrap: calibration.Bootstrap,
+  ids: np.ndarray,
+  threshold: float | None,
+  *,
+  resamples: int,
+  level: float,
+  seed: int,
+) -> dict[str, Any]:
+  """Puts a report together; see `verification_report`.
+
+  Args:
+    measured: what was counted.
+    bootstrap: intervals of the tally's metrics.
+    ids: person of each image, int [N].
+    threshold: decision threshold, or None.
+    resamples: of the interval of the triplet accuracy.
+    level: of the intervals.
+    seed: of that interval.
+  """
+  counts, ranks, found = measured
+  report: dict[str, Any] = dict.fromkeys(_NEEDS_THRESHOLD)
+  report |= tally_lib.summary_of(counts, threshold, TAR_TARGETS)
+  report |= {
+    "one_shot_accuracy": int(ranks.counts[0]) / ranks.num_probes,
+    "triplet_accuracy": found.accuracy,
+    "threshold_logit": None if threshold is None else float(threshold),
+    "num_people": int(np.unique(ids).size),
+    "num_images": int(ids.size),
+    "num_genuine": counts.num_genuine,
+    "num_impostor": counts.num_impostor,
+  }
+  report["counts"] = _counts(counts, report, ranks)
+  report["counts"]["triplet_accuracy"] = {
+    "count": int(found.right.sum(dtype=np.float64)),
+    "of": int(found.all.sum(dtype=np.float64)),
+  }
   report["interval"] = _interval(bootstrap, report, level)
   report["interval_reason"] = bootstrap.reason
   report["interval_caution"] = bootstrap.caution
-  _add_triplets(
-    report, similarity, ids, resamples=resamples, level=level, seed=seed
-  )
+  if report["interval"]:
+    interval = triplets.triplet_interval(
+      found, resamples=resamples, level=level, seed=seed
+    )
+    report["interval"]["triplet_accuracy"] = interval
   return dict(sorted(report.items()))
 
 
@@ -188,24 +236,6 @@ def _scores(
   if not lopsided <= _SYMMETRY * np.abs(scores).max():
     raise ValueError("similarity must be symmetric")
   return scores, counts
-
-
-def _add_triplets(
-  report: dict[str, Any],
-  similarity: np.ndarray,
-  ids: np.ndarray,
-  **settings: Any,
-) -> None:
-  """Adds the triplet accuracy, its counts and its interval."""
-  found = triplets.count_triplets(similarity, ids)
-  report["triplet_accuracy"] = found.accuracy
-  report["counts"]["triplet_accuracy"] = {
-    "count": int(found.right.sum()),
-    "of": int(found.all.sum()),
-  }
-  if report["interval"]:
-    interval = triplets.triplet_interval(found, **settings)
-    report["interval"]["triplet_accuracy"] = interval
 
 
 def _counts(

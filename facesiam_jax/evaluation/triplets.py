@@ -1,5 +1,6 @@
 """Triplet accuracy of a similarity matrix: all triplets, and an interval."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +13,8 @@ class TripletCounts(NamedTuple):
   """Triplets by the person of the anchor and that of the negative.
 
   Attributes:
-    right: those whose positive scores above their negative, float64 [P, P].
-    all: all of them, float64 [P, P]; 0 on the diagonal.
+    right: those whose positive scores above their negative, float [P, P].
+    all: all of them, float [P, P]; 0 on the diagonal.
   """
 
   right: np.ndarray
@@ -22,7 +23,9 @@ class TripletCounts(NamedTuple):
   @property
   def accuracy(self) -> float:
     """Share of the triplets that are right, 0..1."""
-    return float(self.right.sum() / self.all.sum())
+    return float(
+      self.right.sum(dtype=np.float64) / self.all.sum(dtype=np.float64)
+    )
 
 
 def count_triplets(
@@ -58,25 +61,49 @@ def count_triplets(
       f"similarity must have shape [N, N] and identity_ids [N], got "
       f"{scores.shape} and {ids.shape}"
     )
+  return count_triplets_of(lambda anchor: scores[anchor], ids)
+
+
+def count_triplets_of(
+  scores: Callable[[int], np.ndarray], ids: np.ndarray
+) -> TripletCounts:
+  """Counts triplets of scores that are no matrix; see `count_triplets`.
+
+  Args:
+    scores: image -> its similarity to all images, [N].
+    ids: person of each image, int [N].
+
+  Raises:
+    ValueError: if there is no triplet.
+
+  Example:
+    >>> rows = np.array([[0, 9, 1], [9, 0, 10], [1, 10, 0]])
+    >>> count_triplets_of(lambda n: rows[n], np.array([5, 5, 7])).accuracy
+    0.5
+  """
   people, places, sizes = np.unique(
     ids, return_inverse=True, return_counts=True
   )
-  total = np.outer(sizes * (sizes - 1.0), sizes)
+  # Halves the memory of many people, and holds so small counts exactly.
+  few = int(sizes.max()) ** 3 < 2**24
+  kind = np.float32 if few else np.float64
+  total = np.outer(sizes * (sizes - 1.0), sizes).astype(kind)
   np.fill_diagonal(total, 0.0)
   if not total.any():
     raise ValueError("identity_ids: no person has two images beside another's")
-  right = np.zeros((people.size, people.size))
-  for anchor, person in enumerate(places):
-    own = places == person
+  right = np.zeros((people.size, people.size), kind)
+  for anchor in np.flatnonzero(sizes[places] > 1):
+    row = scores(int(anchor))
+    own = places == places[anchor]
     others = ~own
     own[anchor] = False
-    positives = np.sort(scores[anchor, own])
+    positives = np.sort(row[own])
     above = positives.size - np.searchsorted(
-      positives, scores[anchor, others], side="right"
+      positives, row[others], side="right"
     )
-    right[person] += np.bincount(
+    right[places[anchor]] += np.bincount(
       places[others], weights=above, minlength=people.size
-    )
+    ).astype(kind)
   return TripletCounts(right, total)
 
 

@@ -5,7 +5,7 @@
 that take pairs for independent are far too narrow.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,11 +38,14 @@ class Bootstrap(NamedTuple):
     reason: one sentence if refused, else None.
     caution: what is known of their cover, where that is not near their level;
       else None.
+    binning_error: how far the ends of rates and areas may lie from those that
+      every score would give; None without bins.
   """
 
   intervals: dict[str, tuple[float, float]] | None
   reason: str | None
   caution: str | None = None
+  binning_error: float | None = None
 
 
 def fit_platt(scores: ArrayLike, same: ArrayLike) -> Platt:
@@ -155,6 +158,7 @@ def person_bootstrap(
   seed: int = 0,
   min_people: int = MIN_PEOPLE,
   cuts: Sequence[float] | None = None,
+  bins: int | None = None,
 ) -> Bootstrap:
   """Computes percentile intervals by drawing people with replacement.
 
@@ -179,10 +183,13 @@ def person_bootstrap(
       or a cut between them are then counted together, which changes none of
       these, and many pairs take a tenth of the time. None keeps every score, as
       a threshold that is read off the counts needs.
+    bins: count scores in about so many bins of alike shares of the pairs, for
+      `statistics` as above; None counts them exactly.
 
   Returns:
-    Bootstrap(intervals, reason). It says nothing about errors never seen: a
-    rate of 0 gives (0, 0), where the rule of three should be used.
+    Bootstrap(intervals, reason, caution, binning_error). It says nothing about errors
+    never seen: a rate of 0 gives (0, 0), where the rule of three should be
+    used.
 
   Raises:
     ValueError: naming the argument, for a wrong rank or length, NaN, infinity,
@@ -215,9 +222,49 @@ def person_bootstrap(
       f"{people.size}",
     )
   draws = _resampled_tallies(
-    scores, labels, ends.reshape(2, -1), people.size, resamples, seed, cuts
+    scores, labels, ends.reshape(2, -1), people.size, resamples, seed, cuts,
+    bins,
+  )  # fmt: skip
+  return summarised(
+    draws,
+    statistics,
+    num_people=people.size,
+    resamples=resamples,
+    level=level,
+    binned=bins is not None,
   )
-  results = [statistics(counts) for counts in draws]
+
+
+def summarised(
+  tallies: Iterable[Tally],
+  statistics: Callable[[Tally], Mapping[str, float]],
+  *,
+  num_people: int,
+  resamples: int,
+  level: float,
+  binned: bool,
+) -> Bootstrap:
+  """Returns what resampled tallies come to; see `person_bootstrap`.
+
+  Args:
+    tallies: of the resamples that had both kinds of pair.
+    statistics: counts of a resample -> metrics by name.
+    num_people: number of people drawn from.
+    resamples: number of all resamples.
+    level: share of resamples inside the interval.
+    binned: whether the tallies are of bins.
+
+  Example:
+    >>> counts = Tally(np.array([1.0, 0.0]), np.array([1, 0]), np.array([0, 1]))
+    >>> summarised([counts], lambda t: {"pairs": float(t.num_genuine)},
+    ...            num_people=100, resamples=1, level=0.9, binned=True).intervals
+    {'pairs': (1.0, 1.0)}
+  """
+  results, error = [], 0.0
+  for counts in tallies:
+    results.append(statistics(counts))
+    if binned:
+      error = max(error, resampling.binning_error_of(counts))
   dropped = resamples - len(results)
   if dropped > _MAX_DROPPED_SHARE * resamples:
     return Bootstrap(
@@ -225,12 +272,13 @@ def person_bootstrap(
       f"{dropped} of {resamples} resamples lacked genuine or impostor pairs",
     )
   caution = None
-  if people.size < ENOUGH_PEOPLE:
+  if num_people < ENOUGH_PEOPLE:
     caution = (
-      f"intervals from people drawn anew are too narrow with {people.size} "
+      f"intervals from people drawn anew are too narrow with {num_people} "
       "people: see docs/intervals.md"
     )
-  return Bootstrap(percentiles(results, level), None, caution)
+  binning = error if binned else None
+  return Bootstrap(percentiles(results, level), None, caution, binning)
 
 
 def _resampled_tallies(
@@ -241,6 +289,7 @@ def _resampled_tallies(
   resamples: int,
   seed: int,
   cuts: Sequence[float] | None,
+  bins: int | None,
 ) -> Iterator[Tally]:
   """Yields the tally of each resample that has both kinds of pair."""
   for resample in resampling.resamples_of(
@@ -251,6 +300,7 @@ def _resampled_tallies(
     resamples=resamples,
     seed=seed,
     cuts=[cuts],
+    bins=bins,
   ):
     yield resample.tallies[0]
 

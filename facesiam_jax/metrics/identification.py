@@ -7,6 +7,7 @@ another person that scores exactly as high is placed before the right one, so a
 constant score earns nothing.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -67,7 +68,44 @@ def rank_counts(
     >>> rank_counts(similarity, [5, 5, 7, 7], draws=3).counts.tolist()
     [6, 0]
   """
-  similarity, people, index = _check(similarity, identity_ids)
+  matrix, people, index = _check(similarity, identity_ids)
+  return rank_counts_of(
+    lambda probes, references: matrix[np.ix_(probes, references)],
+    people,
+    index,
+    seed=seed,
+    draws=draws,
+    ways=ways,
+  )
+
+
+def rank_counts_of(
+  score: Callable[[np.ndarray, np.ndarray], np.ndarray],
+  people: np.ndarray,
+  index: np.ndarray,
+  *,
+  seed: int,
+  draws: int,
+  ways: int | None,
+) -> RankCounts:
+  """Counts ranks of scores that are no matrix; see `rank_counts`.
+
+  Args:
+    score: (probes [A], references [B]) -> similarity [A, B].
+    people: their distinct ids, ascending [P].
+    index: place of each image's person among them, [N].
+    seed: of the draws.
+    draws: number of draws of references, >= 1.
+    ways: people in each draw; None takes everybody.
+
+  Raises:
+    ValueError: as `rank_counts`.
+
+  Example:
+    >>> rank_counts_of(lambda a, b: -abs(a[:, None] - b), np.arange(2),
+    ...                np.array([0, 0, 1, 1]), seed=0, draws=3, ways=None).ways
+    2
+  """
   ways = people.size if ways is None else ways
   if not 2 <= ways <= people.size:
     raise ValueError(f"ways must lie in 2..{people.size} people, got {ways}")
@@ -79,7 +117,7 @@ def rank_counts(
   for _ in range(draws):
     chosen = np.sort(rng.permutation(people.size)[:ways])
     references = np.array([rng.choice(members[person]) for person in chosen])
-    ranks = _ranks(similarity, index, chosen, references)
+    ranks = _ranks(score, index, chosen, references)
     counts += np.bincount(ranks - 1, minlength=ways)
   if not counts.any():
     raise ValueError("identity_ids: no draw had a person with two images")
@@ -192,7 +230,7 @@ def _check(
 
 
 def _ranks(
-  similarity: np.ndarray,
+  score: Callable[[np.ndarray, np.ndarray], np.ndarray],
   index: np.ndarray,
   chosen: np.ndarray,
   references: np.ndarray,
@@ -201,7 +239,7 @@ def _ranks(
   is_probe = np.isin(index, chosen)
   is_probe[references] = False
   probes = np.flatnonzero(is_probe)
-  scores = similarity[np.ix_(probes, references)]
+  scores = score(probes, references)
   own = np.searchsorted(chosen, index[probes])
   own_score = np.take_along_axis(scores, own[:, None], axis=1)
   # The own reference counts itself here, which makes the best rank 1.

@@ -7,7 +7,8 @@ Cumulative counts stay integers until the last division, so rates are the
 nearest double to the true fraction.
 """
 
-from collections.abc import Mapping
+import bisect
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -98,9 +99,17 @@ def tally(scores: ArrayLike, same: ArrayLike) -> Tally:
   starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
   values = ordered[starts]
   both = np.diff(starts, append=scores.size)
-  kind = np.sort(scores[labels])
-  genuine = np.diff(np.searchsorted(kind, values), append=kind.size)
-  return Tally(values[::-1], genuine[::-1], (both - genuine)[::-1])
+  del ordered, starts
+  # The rarer kind is looked up; the rest are of the other.
+  few_genuine = 2 * np.count_nonzero(labels) <= labels.size
+  rare = np.sort(scores[labels if few_genuine else ~labels])
+  first = np.flatnonzero(np.append(True, rare[1:] != rare[:-1]))
+  some = np.zeros(values.size, np.int64)
+  places = np.searchsorted(values, rare[first])
+  some[places] = np.diff(first, append=rare.size)
+  both -= some
+  genuine, impostor = (some, both) if few_genuine else (both, some)
+  return Tally(values[::-1], genuine[::-1], impostor[::-1])
 
 
 def operating_points(counts: Tally) -> tuple[np.ndarray, np.ndarray]:
@@ -113,9 +122,10 @@ def operating_points(counts: Tally) -> tuple[np.ndarray, np.ndarray]:
     (false_accepts, false_rejects), int64 [T + 1]: entry k accepts the k highest
     distinct scores, from nothing (k = 0) to everything (k = T).
   """
-  accepts = np.concatenate([[0], np.cumsum(counts.impostor)])
-  hits = np.concatenate([[0], np.cumsum(counts.genuine)])
-  return accepts, hits[-1] - hits
+  accepts, hits = np.zeros((2, counts.values.size + 1), np.int64)
+  np.cumsum(counts.impostor, out=accepts[1:])
+  np.cumsum(counts.genuine, out=hits[1:])
+  return accepts, np.subtract(hits[-1], hits, out=hits)
 
 
 def auc_of(counts: Tally) -> float:
@@ -131,42 +141,45 @@ def eer_of(counts: Tally) -> Eer:
   """Equal error rate; see `facesiam_jax.metrics.verification.eer`."""
   accepts, rejects = operating_points(counts)
   n_g, n_i = int(rejects[0]), int(accepts[-1])
-  # gap < 0 where FMR < FNMR; integers, so its sign is exact.
-  gap = accepts * n_g - rejects * n_i
-  after = int(np.searchsorted(gap, 0))
-  raw = _crossing(accepts, gap, after - 1, after) / n_i
-  below, above = _hull_edge(accepts, rejects, gap)
-  rocch = _crossing(accepts, gap, below, above) / n_i
-  nearest = after - 1 if -gap[after - 1] <= gap[after] else after
+
+  def gap(k: int) -> int:
+    """Negative where FMR < FNMR; integers, so its sign is exact."""
+    return int(accepts[k]) * n_g - int(rejects[k]) * n_i
+
+  def crossing(low: int, high: int) -> float:
+    """False accepts where the segment low -> high meets FMR = FNMR."""
+    share = -gap(low) / (gap(high) - gap(low))
+    return float(accepts[low] + share * (accepts[high] - accepts[low]))
+
+  after = bisect.bisect_left(range(accepts.size), 0, key=gap)
+  raw = crossing(after - 1, after) / n_i
+  rocch = crossing(*_hull_edge(accepts, rejects, gap)) / n_i
+  nearest = after - 1 if -gap(after - 1) <= gap(after) else after
   return Eer(rocch, raw, _between(counts.values, nearest))
 
 
-def _crossing(
-  accepts: np.ndarray, gap: np.ndarray, low: int, high: int
-) -> float:
-  """False accepts where the segment low -> high meets FMR = FNMR."""
-  share = -gap[low] / (gap[high] - gap[low])
-  return float(accepts[low] + share * (accepts[high] - accepts[low]))
-
-
 def _hull_edge(
-  accepts: np.ndarray, rejects: np.ndarray, gap: np.ndarray
+  accepts: np.ndarray, rejects: np.ndarray, gap: Callable[[int], int]
 ) -> tuple[int, int]:
   """Ends of the convex hull's edge that meets FMR = FNMR.
 
   The point farthest below a chord is a corner of the hull (as in QuickHull), so
   pulling the chord's end on its own side of the diagonal to it ends at the edge
-  sought after a few passes, and never builds the rest of the hull.
+  sought after a few passes, and never builds the rest of the hull. Beyond the
+  ends of a chord between corners nothing lies below it.
   """
   low, high = 0, accepts.size - 1
   while True:
     run = accepts[high] - accepts[low]
     rise = rejects[high] - rejects[low]
-    height = run * (rejects - rejects[low]) - rise * (accepts - accepts[low])
-    corner = int(np.argmin(height))
-    if height[corner] >= 0:
+    part = slice(low, high + 1)
+    height = run * rejects[part]
+    height -= rise * accepts[part]
+    lowest = int(np.argmin(height))
+    if height[lowest] >= height[0]:
       return low, high
-    if gap[corner] <= 0:
+    corner = low + lowest
+    if gap(corner) <= 0:
       low = corner
     else:
       high = corner

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from reference import metrics_calibration as reference
 
-from facesiam_jax.metrics import calibration, tally
+from facesiam_jax.metrics import calibration, resampling, tally
 
 
 def _scores(num_genuine, num_impostor, seed=0):
@@ -237,3 +237,85 @@ def test_platt_knows_no_unit(factor):
   scores, same = np.array([3.0, 1.0, 2.0, 0.0]), [1, 1, 0, 0]
   w, b = calibration.fit_platt(scores, same)
   assert calibration.fit_platt(factor * scores, same) == (w / factor, b)
+
+
+def _old_tallies(scores, a, b, resamples, seed):
+  """Every resample's counts of each distinct score, a pair at a time."""
+  people = np.unique(np.append(a, b)).tolist()
+  rng = np.random.default_rng(seed)
+  for _ in range(resamples):
+    drawn = rng.integers(len(people), size=len(people)).tolist()
+    counts = {}
+    for score, x, y in zip(
+      scores.tolist(), a.tolist(), b.tolist(), strict=True
+    ):
+      times = drawn.count(people.index(x))
+      if x != y:
+        times *= drawn.count(people.index(y))
+      row = counts.setdefault(score, [0, 0])
+      row[int(x != y)] += times
+    yield {value: row for value, row in counts.items() if any(row)}
+
+
+@pytest.mark.parametrize("tile", [1, 7, 2**19])
+def test_counts_are_those_of_pairs_taken_one_by_one(tile, monkeypatch):
+  monkeypatch.setattr(resampling, "_TILE", tile)
+  monkeypatch.setattr(resampling, "_TILE_GROUPS", 0)
+  monkeypatch.setattr(resampling, "_MOST_DRAWS", 3)
+  scores, a, b = _people(7, images=2, effect=0.5)
+  scores, order = scores.round(1), np.random.default_rng(3).permutation(a.size)
+  # Pairs in any order, and a pair of people either way round.
+  scores, a, b = scores[order], a[order], b[order]
+  a[::3], b[::3] = b[::3].copy(), a[::3].copy()
+  seen = []
+  calibration.person_bootstrap(
+    lambda counts: seen.append(counts) or {},
+    scores, a, b, resamples=20, seed=5, min_people=2,
+  )  # fmt: skip
+  wanted = list(_old_tallies(scores, a, b, 20, 5))
+  assert len(seen) == len(wanted)
+  for counts, rows in zip(seen, wanted, strict=True):
+    values = sorted(rows, reverse=True)
+    assert counts.values.tolist() == values
+    assert counts.genuine.tolist() == [rows[v][0] for v in values]
+    assert counts.impostor.tolist() == [rows[v][1] for v in values]
+
+
+def test_counts_beyond_float32_stay_whole(monkeypatch):
+  scores, a, b = _people(40)
+  every = lambda counts: {"n": counts.num_impostor + counts.num_genuine}
+  wanted = calibration.person_bootstrap(every, scores, a, b, resamples=20)
+  monkeypatch.setattr(resampling, "_EXACT", 1)
+  found = calibration.person_bootstrap(every, scores, a, b, resamples=20)
+  assert found == wanted
+
+
+@pytest.mark.parametrize("bins", [3, 16, 300])
+@pytest.mark.parametrize("digits", [1, 7])
+def test_bins_move_the_ends_no_farther_than_they_say(bins, digits):
+  scores, a, b = _people(31, images=2, effect=0.5)
+  scores, sizes = scores.round(digits), []
+
+  def statistics(counts):
+    sizes.append(counts.values.size)
+    return tally.summary_of(counts, 1.0, {"tar": 0.05, "low": 0.3})
+
+  settings = {"resamples": 60, "cuts": [1.0]}
+  exact = calibration.person_bootstrap(statistics, scores, a, b, **settings)
+  sizes.clear()
+  found = calibration.person_bootstrap(
+    statistics, scores, a, b, bins=bins, **settings
+  )
+  assert max(sizes) <= bins + 2
+  assert exact.binning_error is None
+  # One of the 31 genuine pairs, drawn a few times, is the least there is.
+  assert 0 < found.binning_error < 8 / bins + 0.25
+  for name, ends in exact.intervals.items():
+    np.testing.assert_allclose(
+      found.intervals[name], ends, rtol=0, atol=found.binning_error + 1e-12
+    )
+  # A threshold that is a cut is applied exactly.
+  assert found.intervals["fmr"] == exact.intervals["fmr"]
+  assert found.intervals["auc"] != exact.intervals["auc"] or bins == 300
+  with pytest.raises(ValueError, match="bins must be at least 1, got 0"):
+    calibration.person_bootstrap(statistics, scores, a, b, bins=0)
