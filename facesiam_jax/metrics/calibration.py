@@ -187,9 +187,8 @@ def person_bootstrap(
       `statistics` as above; None counts them exactly.
 
   Returns:
-    Bootstrap(intervals, reason, caution, binning_error). It says nothing about errors
-    never seen: a rate of 0 gives (0, 0), where the rule of three should be
-    used.
+    The Bootstrap. It says nothing about errors never seen: a rate of 0 gives
+    (0, 0), where the rule of three should be used.
 
   Raises:
     ValueError: naming the argument, for a wrong rank or length, NaN, infinity,
@@ -256,8 +255,9 @@ def summarised(
 
   Example:
     >>> counts = Tally(np.array([1.0, 0.0]), np.array([1, 0]), np.array([0, 1]))
+    >>> settings = {"resamples": 1, "level": 0.9, "binned": True}
     >>> summarised([counts], lambda t: {"pairs": float(t.num_genuine)},
-    ...            num_people=100, resamples=1, level=0.9, binned=True).intervals
+    ...            num_people=100, **settings).intervals
     {'pairs': (1.0, 1.0)}
   """
   results, error = [], 0.0
