@@ -123,8 +123,8 @@ def basis_sentence(bundle: Bundle) -> str:
     lines.append(f"no interval of the probability: {told['reason']}")
   elif told["people"] < metrics.ENOUGH_PEOPLE:
     lines.append(
-      f"the intervals of {told['people']} people's probabilities are too "
-      "narrow: see docs/intervals.md"
+      f"the interval of a probability is rough with {told['people']} people: "
+      "see docs/intervals.md"
     )
   return "\n".join(lines)
 

@@ -153,7 +153,7 @@ def test_verify_prints_probability_with_interval_prior_and_basis(
     out = _out(capsys, *words)
     assert f"(95 % interval {low:.4f} to {high:.4f}, prior {prior:g})" in out
     assert f"calibrated on 32 people of {people.name}: 96 genuine and" in out
-    assert "too narrow: see docs/intervals.md" in out
+    assert "is rough with 32 people: see docs/intervals.md" in out
   assert found[0.01]["probability"] < found[0.5]["probability"]
   assert found[0.01]["same"] == found[0.5]["same"]
   spread = metrics.platt_jackknife(*_logits(bundle, people))
