@@ -257,7 +257,8 @@ class TestAddPeople:
 
   def test_a_new_output_leaves_the_others_logits(self, of):
     layer, row = self._layer(), np.arange(6, dtype=np.float32)
-    wider = of("add_people").with_output(layer, row)
+    wider = jax.device_get(of("add_people").with_output(layer, row))
+    layer = jax.device_get(layer)
     x = np.random.default_rng(2).normal(size=(3, 6)).astype(np.float32)
     logits = lambda one: x @ one["centers"].T + one["bias"]
     np.testing.assert_array_equal(logits(wider)[:, :4], logits(layer))
@@ -270,7 +271,7 @@ class TestAddPeople:
     rows = (means[ids] + rng.normal(size=(81, 6))).astype(np.float32)
     module = of("add_people")
     layer = module.with_output(self._layer(), np.zeros(6, np.float32))
-    layer = module.fit_last_layer(layer, rows, ids)
+    layer = jax.device_get(module.fit_last_layer(layer, rows, ids))
     new = (means[[4] * 9] + rng.normal(size=(9, 6))).astype(np.float32)
     named = (new @ layer["centers"].T + layer["bias"]).argmax(axis=1)
     assert (named == 4).mean() > 0.7
