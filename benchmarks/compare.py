@@ -8,7 +8,7 @@
     --out=benchmarks/results/compare.json [--data=celeba] [--parts=losses,...]
 
 One small network, the same people, batches, augmentation and number of images;
-only the loss differs. Each row tries three learning rates on validation people,
+only the loss differs. Each row tries two learning rates on validation people,
 and is trained with three seeds. Intervals are of people and seeds drawn
 together. What is trained is kept in --workdir, and a call that was stopped is
 gone on with; each part is written as soon as it is done. The parts:

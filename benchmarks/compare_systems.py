@@ -18,7 +18,7 @@ from jax import lax
 from facesiam_jax import metrics, ops
 from facesiam_jax.training import config as config_lib
 
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = (1e-3, 3e-3)
 SEEDS = (0, 1, 2)
 DIM = 128
 
@@ -108,7 +108,7 @@ SETTINGS = {
   "celeba": Setting(
     16,
     4,
-    400,
+    300,
     3.0,
     {
       "flip": 0.5,
