@@ -49,6 +49,7 @@ _OUT = flags.DEFINE_string("out", None, "JSON file, whose other parts stay.")
 _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/compare", "Folder for what was trained."
 )
+_TABLE = flags.DEFINE_bool("table", False, "Only print the tables of --out.")
 _PACKAGES = ("jax", "flax", "optax", "numpy", "scikit-learn")
 _OF = {
   "olivetti": ("losses",),
@@ -73,6 +74,11 @@ def _stored() -> dict[str, Any]:
 def main(argv: list[str]) -> None:
   """Makes the parts one after another, and writes each."""
   del argv
+  if _TABLE.value:
+    import compare_table
+
+    print(compare_table.text(_OUT.value))
+    return
   logging.set_verbosity(logging.WARNING)
   data = _DATA.value
   parts = _PARTS.value or _OF[data]
