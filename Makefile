@@ -10,7 +10,7 @@ JOBS ?= auto
 DEMO_FLAGS ?=
 DEMO_DIR ?= runs/demo
 
-.PHONY: demo test test-peers lint soak benchmark clean
+.PHONY: demo test test-peers lint soak benchmark compare clean
 
 demo: $(READY)
 	$(BIN)/facesiam demo --workdir=$(DEMO_DIR) $(DEMO_FLAGS)
@@ -36,6 +36,16 @@ soak: $(READY)
 
 benchmark: $(READY)
 	$(BIN)/python benchmarks/olivetti.py --out=benchmarks/results/olivetti.json
+
+# The documents' systems side by side; with COMPARE_DATA, the folder of the
+# prepared celeba_wild112, also on its people.
+COMPARE_DATA ?=
+COMPARE := $(BIN)/python benchmarks/compare.py \
+  --out=benchmarks/results/compare.json
+compare: $(READY)
+	$(COMPARE) --data=olivetti
+	$(if $(COMPARE_DATA),$(COMPARE) --data=celeba --data_dir=$(COMPARE_DATA))
+	$(COMPARE) --table
 
 clean:
 	rm -rf $(VENV) .venv-* runs build *.egg-info
