@@ -213,6 +213,10 @@ class Bundle:
     """(float32 [P, D], [P, D]) -> logits [P], for use inside jit."""
     return lambda a, b: self._head.apply(self.variables["head"], a, b)
 
+  @functools.cached_property
+  def _compiled_head(self) -> Any:
+    return jax.jit(self.head)
+
   def logits(self, a: Any, b: Any) -> np.ndarray:
     """Compares embeddings row by row.
 
@@ -226,7 +230,7 @@ class Bundle:
     Raises:
       ValueError: if the shapes differ.
     """
-    return np.asarray(self.head(jnp.asarray(a), jnp.asarray(b)))
+    return np.asarray(self._compiled_head(jnp.asarray(a), jnp.asarray(b)))
 
   def logits_matrix(self, a: Any, b: Any) -> np.ndarray:
     """Compares all embeddings of a with all of b.
