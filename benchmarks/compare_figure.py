@@ -39,7 +39,7 @@ def draw(result: Mapping[str, Any], path: str) -> None:
       one.plot(own["value"], place, "o", color=color)
       by_seed = found["rows"][name]["own_by_seed"]["eer"]
       one.plot(by_seed, [place] * len(by_seed), "|", color=figures.INK)
-    one.xaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
+    one.xaxis.set_major_formatter(ticker.PercentFormatter(1))
     titles = [
       row.title.replace("\\", "") for row in compare_losses.ROWS.values()
     ]
