@@ -50,6 +50,7 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/compare", "Folder for what was trained."
 )
 _TABLE = flags.DEFINE_bool("table", False, "Only print the tables of --out.")
+_PICTURE = flags.DEFINE_string("picture", None, "PNG that --table draws too.")
 _PACKAGES = ("jax", "flax", "optax", "numpy", "scikit-learn")
 _OF = {
   "olivetti": ("losses",),
@@ -71,13 +72,22 @@ def _stored() -> dict[str, Any]:
   return {}
 
 
+def _show() -> None:
+  """Prints the tables, and draws the figure where it is asked for."""
+  import compare_table
+
+  print(compare_table.text(_OUT.value))
+  if _PICTURE.value:
+    import compare_figure
+
+    compare_figure.draw(_stored(), _PICTURE.value)
+
+
 def main(argv: list[str]) -> None:
   """Makes the parts one after another, and writes each."""
   del argv
   if _TABLE.value:
-    import compare_table
-
-    print(compare_table.text(_OUT.value))
+    _show()
     return
   logging.set_verbosity(logging.WARNING)
   data = _DATA.value

@@ -5,39 +5,54 @@ the people the network learned, once on those of the validation people.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import compare_data
 import compare_losses
 import compare_measures
 import compare_systems
+import jax
+import jax.numpy as jnp
 import numpy as np
-from sklearn import linear_model, pipeline, preprocessing
+from sklearn import linear_model, preprocessing
 
-from facesiam_jax import metrics
+from facesiam_jax import heads, metrics
 
 NETWORKS = ("supcon", "classifier", "contrastive")
 _GENUINE = 5000
 _COSTS = (1e-4, 1e-2, 1.0)
 RESAMPLES = 500
 
-Feature = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+class Feature(NamedTuple):
+  """What a head weighs, entry by entry.
+
+  Attributes:
+    of: both rows of pairs, float [N, D] each -> float [N, D].
+    logits: the library's head: x, y [N, D], weights [D], bias -> [N].
+  """
+
+  of: Callable[[np.ndarray, np.ndarray], np.ndarray]
+  logits: Callable[..., jax.Array]
 
 
-def difference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """Returns |x - y|, [N, D]."""
+def _difference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
   return np.abs(x - y)
 
 
-def chi_square(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """Returns (x - y)^2 / (x + y) of the softplus of both, [N, D]."""
+def _chi_square(x: np.ndarray, y: np.ndarray) -> np.ndarray:
   x, y = np.logaddexp(0, x), np.logaddexp(0, y)
   return (x - y) ** 2 / (x + y)
 
 
-_FEATURES: dict[str, Feature] = {
-  "|difference|": difference,
-  "chi-square": chi_square,
+FEATURES = {
+  "|difference|": Feature(_difference, heads.abs_difference_logistic),
+  "chi-square": Feature(
+    _chi_square,
+    lambda x, y, weights, bias: heads.chi_square_logistic(
+      jax.nn.softplus(x), jax.nn.softplus(y), weights, bias
+    ),
+  ),
 }
 
 
@@ -63,26 +78,47 @@ def drawn_pairs(
   return i[rows], j[rows], same[rows].astype(int)
 
 
+class Head(NamedTuple):
+  """A fitted head: weights, float [D], and bias."""
+
+  weights: np.ndarray
+  bias: float
+
+
 def fit(
   feature: Feature, rows: np.ndarray, ids: np.ndarray, seed: int, cost: float
-) -> Any:
-  """Fits a logistic regression on pairs of these people."""
+) -> Head:
+  """Fits a logistic regression on pairs of these people.
+
+  Args:
+    feature: of a pair.
+    rows: embeddings, float [N, D].
+    ids: their people, int [N].
+    seed: of the pairs.
+    cost: scikit-learn's C, on features of unit variance.
+  """
   i, j, same = drawn_pairs(ids, _GENUINE, seed)
-  model = pipeline.make_pipeline(
-    preprocessing.StandardScaler(),
-    linear_model.LogisticRegression(C=cost, max_iter=1000),
-  )
-  return model.fit(feature(rows[i], rows[j]), same)
+  scaler = preprocessing.StandardScaler()
+  values = scaler.fit_transform(feature.of(rows[i], rows[j]))
+  model = linear_model.LogisticRegression(C=cost, max_iter=1000)
+  model.fit(values, same)
+  weights = model.coef_[0] / scaler.scale_
+  return Head(weights, float(model.intercept_[0] - weights @ scaler.mean_))
 
 
-def scores(model: Any, feature: Feature, rows: np.ndarray) -> np.ndarray:
-  """Returns logits of all pairs of rows, [N, N]."""
-  return np.stack(
-    [
-      model.decision_function(feature(np.broadcast_to(row, rows.shape), rows))
-      for row in rows
-    ]
-  )
+def scores(head: Head, feature: Feature, rows: np.ndarray) -> np.ndarray:
+  """Returns logits of all pairs of rows, float32 [N, N]."""
+  every = jnp.asarray(rows, jnp.float32)
+  weights = jnp.asarray(head.weights, jnp.float32)
+
+  @jax.jit
+  def of_all(every: jax.Array, weights: jax.Array, bias: float) -> jax.Array:
+    one = lambda row: feature.logits(
+      jnp.broadcast_to(row, every.shape), every, weights, bias
+    )
+    return jax.lax.map(one, every)
+
+  return np.asarray(of_all(every, weights, head.bias))
 
 
 def _halves_eer(
@@ -92,8 +128,8 @@ def _halves_eer(
   first = np.isin(ids, np.unique(ids)[::2])
   found = []
   for half in (first, ~first):
-    model = fit(feature, rows[half], ids[half], 0, cost)
-    similarity = scores(model, feature, rows[~half])
+    head = fit(feature, rows[half], ids[half], 0, cost)
+    similarity = scores(head, feature, rows[~half])
     found.append(
       metrics.eer(*compare_systems.pair_scores(similarity, ids[~half])).rocch
     )
@@ -133,7 +169,7 @@ def _of_network(
       task,
     )
   }  # fmt: skip
-  for name, feature in _FEATURES.items():
+  for name, feature in FEATURES.items():
     cost = min(
       _COSTS,
       key=lambda cost, feature=feature: _halves_eer(
@@ -144,8 +180,8 @@ def _of_network(
       similarities = []
       for seed, run_ in enumerate(trained):
         ids = getattr(task, part).ids
-        model = fit(feature, unit(run_.rows[part]), ids, seed, cost)
-        similarities.append(scores(model, feature, unit(run_.rows["test"])))
+        head = fit(feature, unit(run_.rows[part]), ids, seed, cost)
+        similarities.append(scores(head, feature, unit(run_.rows["test"])))
       found[f"{name}, fitted on {part} people"] = {
         **_measured(similarities, task), "inverse_regularisation": cost
       }  # fmt: skip

@@ -146,6 +146,7 @@ Measured = list[list[compare_measures.Draws]]
 
 
 def _of_all(
+  runs: compare_systems.Runs,
   row: Row,
   trained: dict[str, Any],
   tasks: list[compare_data.Task],
@@ -161,15 +162,18 @@ def _of_all(
     score = lambda x, y: np.asarray(
       compare_systems.cosines(x, y) if by_cosine else scorer(found[seed], x, y)
     )
-    return _draws(
+    made = found[seed]
+    make = lambda: _draws(
       score,
       row,
-      found[seed],
+      made,
       task,
       fold=fold,
       open_set=len(tasks) == 1,
       resamples=resamples,
     )
+    kind = f"{row.logits:d}{by_cosine:d}"
+    return runs.kept(f"{made.key}-draws-{kind}-{resamples}", make)
 
   return [
     [one(seed, fold) for fold in range(len(tasks))]
@@ -189,7 +193,10 @@ def _gaps(
 
 
 def _measured(
-  row: Row, trained: dict[str, Any], tasks: list[compare_data.Task]
+  runs: compare_systems.Runs,
+  row: Row,
+  trained: dict[str, Any],
+  tasks: list[compare_data.Task],
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """Measures a row on all folds and seeds; returns it and its own draws."""
   result: dict[str, Any] = {
@@ -202,7 +209,7 @@ def _measured(
   own = {}
   for way, resamples in ways.items():
     parts = _of_all(
-      row, trained, tasks, by_cosine=way == "cosine", resamples=resamples
+      runs, row, trained, tasks, by_cosine=way == "cosine", resamples=resamples
     )
     draws = {
       name: compare_measures.over_seeds(parts, name) for name in parts[0][0]
@@ -230,7 +237,7 @@ def run(
       trained[row.network] = {
         task.name: run_of(runs, row.network, task, setting) for task in tasks
       }
-    rows[name], draws[name] = _measured(row, trained[row.network], tasks)
+    rows[name], draws[name] = _measured(runs, row, trained[row.network], tasks)
     eer = rows[name]["own"]["eer"]
     print(f"{data} {name}: EER {100 * eer['value']:.1f} %", file=sys.stderr)
   batch = setting.num_people * setting.images_per_person

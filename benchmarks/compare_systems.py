@@ -160,12 +160,14 @@ class Run:
   """A trained network's embeddings and what its own score needs.
 
   Attributes:
+    key: of the run, a name no other has.
     rows: "train", "seen", "validation", "test" -> float32 [N, D].
     head: the head's parameters.
     objective: the objective's own, {} where it has none.
     seconds: training took.
   """
 
+  key: str
   rows: dict[str, np.ndarray]
   head: dict[str, np.ndarray]
   objective: dict[str, np.ndarray]
@@ -201,28 +203,31 @@ class Runs:
     """Returns a run, trained now or in an earlier call."""
     about = [config_lib.to_json(config), task.name, len(task.train.ids)]
     digest = hashlib.sha256(json.dumps([*about, seed, rate]).encode())
-    path = self._folder / f"{task.name}-{digest.hexdigest()[:16]}.npz"
-    if not path.is_file():
-      self._save(path, self._train(config, task, seed, rate))
+    key = f"{task.name}-{digest.hexdigest()[:16]}"
+    arrays = self.kept(key, lambda: self._train(config, task, seed, rate))
     groups: dict[str, dict[str, np.ndarray]] = {
       "rows": {}, "head": {}, "objective": {}
     }  # fmt: skip
-    with np.load(path) as arrays:
-      for name in arrays.files:
-        group, _, key = name.partition(".")
-        if group in groups:
-          groups[group][key] = arrays[name]
-      return Run(seconds=float(arrays["seconds"]), **groups)
+    for name, array in arrays.items():
+      group, _, part = name.partition(".")
+      if group in groups:
+        groups[group][part] = array
+    return Run(key, seconds=float(arrays["seconds"]), **groups)
 
-  def _save(self, path: pathlib.Path, run: Run) -> None:
-    part = path.with_suffix(".part.npz")
-    flat = {
-      f"{group}.{key}": value
-      for group in ("rows", "head", "objective")
-      for key, value in getattr(run, group).items()
-    }
-    np.savez(part, seconds=run.seconds, **flat)
-    part.replace(path)
+  def kept(
+    self, key: str, make: Callable[[], dict[str, np.ndarray]]
+  ) -> dict[str, np.ndarray]:
+    """Returns arrays that an earlier call made under this key, or makes them.
+
+    The folder is to be removed when what makes them is changed.
+    """
+    path = self._folder / f"{key}.npz"
+    if not path.is_file():
+      part = path.with_suffix(".part.npz")
+      np.savez(part, **make())
+      part.replace(path)
+    with np.load(path) as arrays:
+      return dict(arrays)
 
   def _train(
     self,
@@ -230,20 +235,19 @@ class Runs:
     task: compare_data.Task,
     seed: int,
     rate: float,
-  ) -> Run:
+  ) -> dict[str, np.ndarray]:
     trainer = self.trainer(config, len(np.unique(task.train.ids)))
     trained = trainer.fit(
       task.train.images, task.train.ids, seed=seed, rate=rate
     )
-    parts = ("train", "seen", "validation", "test")
-    rows = {
-      part: trainer.embed(trained.state, getattr(task, part).images)
-      for part in parts
-    }
     params = jax.device_get(trained.state.eval_params)
-    return Run(
-      rows, dict(params["head"]), dict(params["objective"]), trained.seconds
-    )
+    arrays = {
+      f"rows.{part}": trainer.embed(trained.state, getattr(task, part).images)
+      for part in ("train", "seen", "validation", "test")
+    }
+    for group in ("head", "objective"):
+      arrays |= {f"{group}.{name}": x for name, x in params[group].items()}
+    return arrays | {"seconds": np.float64(trained.seconds)}
 
 
 @jax.jit

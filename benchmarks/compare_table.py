@@ -72,25 +72,21 @@ def clear_differences(found: Mapping[str, Any], measure: str) -> str:
 
 def seen_people(found: Mapping[str, Any]) -> str:
   """Returns training people by other photos, and the gap to new people."""
-  keys = {
+  titles = {
     "eer_cosine_training_photos": "EER, training photos",
     "eer_cosine_seen_people_other_photos": "EER, their other photos",
-    "eer_cosine_test_people": "EER, new people",
+    "new": "EER, new people",
     "seen_rank_1_by_templates": "rank-1 of training people, templates",
     "seen_rank_1_by_argmax": "the same, argmax",
   }
-  rows = [
-    [
-      about.title,
-      *(
-        f"{100 * gap[key]:.1f}" if key in gap else "-"
-        for gap in [found["rows"][name]["seen_people_and_gap"]]
-        for key in keys
-      ),
-    ]
-    for name, about in compare_losses.ROWS.items()
-  ]
-  return _lines(["%, by cosine", *keys.values()], rows)
+  rows = []
+  for name, about in compare_losses.ROWS.items():
+    row = found["rows"][name]
+    new = row.get("cosine", row["own"])["eer"]["value"]
+    rates = {"new": new, **row["seen_people_and_gap"]}
+    cells = [f"{100 * rates[k]:.1f}" if k in rates else "-" for k in titles]
+    rows.append([about.title, *cells])
+  return _lines(["%, by cosine", *titles.values()], rows)
 
 
 def add_people(found: Mapping[str, Any]) -> str:

@@ -298,3 +298,21 @@ def test_a_template_is_the_mean_of_unit_rows(of):
     enrolled, np.array([6, 6, 8]),
   )  # fmt: skip
   assert found == 1.0
+
+
+@pytest.mark.parametrize("name", ["|difference|", "chi-square"])
+def test_a_head_fitted_alone_scores_as_it_was_fitted(of, name):
+  frozen = of("frozen")
+  feature = frozen.FEATURES[name]
+  rng = np.random.default_rng(0)
+  ids = np.repeat(np.arange(12), 4)
+  means = rng.normal(size=(12, 6)) * [3, 1, 1, 1, 1, 0]
+  rows = (means[ids] + rng.normal(size=(48, 6))).astype(np.float32)
+  head = frozen.fit(feature, rows, ids, 0, 1.0)
+  found = frozen.scores(head, feature, rows)
+  i, j, same = frozen.drawn_pairs(ids, 1000, 0)
+  assert same.sum() == 72 == len(same) / 2
+  assert len(set(zip(i.tolist(), j.tolist(), strict=True))) == 144
+  expected = feature.of(rows[i], rows[j]) @ head.weights + head.bias
+  np.testing.assert_allclose(found[i, j], expected, rtol=1e-3, atol=1e-3)
+  assert metrics.auc(found[i, j], same) > 0.75
