@@ -184,7 +184,7 @@ def test_people_who_were_trained_on_are_refused(
   from facesiam_jax.evaluation import leaks
 
   known = sorted(path.name for path in (place / "lfw").iterdir())[:3]
-  monkeypatch.setattr(leaks, "trained_on", lambda bundle: (known, ""))
+  monkeypatch.setattr(leaks, "trained_on", lambda bundle, **_: (known, ""))
   args = ("--protocol=one_shot", place / "lfw")
   status, found = _run(place, tmp_path, *args)
   assert status == 1 and found is None

@@ -169,8 +169,14 @@ def test_thresholds_meet_their_targets():
   same = ids[i] == ids[j]
   logits = rng.normal(np.where(same, 2.0, -2.0), 1.5).astype(np.float32)
   scores = calibrate.Scores(logits, ids[i], ids[j])
-  found = calibrate.thresholds(logits, scores, 0.05)
-  assert set(found) == {"eer", "fmr_0.01", "fmr_0.05", "fmr_0.1"}
+  found = calibrate.thresholds(logits, scores, (0.05,))
+  assert set(found) == {
+    "eer",
+    "fmr_0.01",
+    "fmr_0.05",
+    "fmr_0.1",
+    *calibrate.LIKELIHOOD,
+  }
   for name, entry in found.items():
     fmr = np.mean(logits[~same] >= entry["logit"])
     fnmr = np.mean(logits[same] < entry["logit"])
