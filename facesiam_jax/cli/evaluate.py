@@ -70,21 +70,22 @@ def _places(
 
 def _measure_photos(
   flag_values: flags.FlagValues, bundle: "Bundle", folder: str
-) -> "Measured":
-  """Measures on the photos of a folder of people."""
+) -> "tuple[Measured, dict[str, Any]]":
+  """Measures on the photos of a folder of people, none of them trained on."""
   import numpy as np
 
   from facesiam_jax import files
-  from facesiam_jax.evaluation import measure, scores
+  from facesiam_jax.evaluation import leaks, measure, scores
   from facesiam_jax.faces import photo
 
   listed = photo.list_people(folder)
+  leak = leaks.check(bundle, list(listed), allow=flag_values.allow_leak)
   paths = [path for several in listed.values() for path in several]
   people = np.repeat(np.arange(len(listed)), [*map(len, listed.values())])
   faces = photos.load(paths, bundle, flag_values, strict=False)
   photos.print_failures(faces.failures, len(paths), "measured")
   failed = np.delete(np.arange(len(paths)), faces.rows)
-  return measure.measure_photos(
+  measured = measure.measure_photos(
     bundle,
     faces.cuts,
     people[faces.rows],
@@ -92,20 +93,43 @@ def _measure_photos(
     [faces.failures[paths[row]].reason for row in failed],
     image_ids=scores.digests([files.sha256(paths[r]) for r in faces.rows]),
     names=list(listed),
+    mirror=flag_values.mirror,
   )
+  return measured, leak
 
 
 def _measure(
   flag_values: flags.FlagValues, bundle: "Bundle", args: list[str]
-) -> "Measured":
-  from facesiam_jax.evaluation import measure
+) -> "tuple[Measured, dict[str, Any]]":
+  """Measures; returns also what belongs beside every figure."""
+  from facesiam_jax.evaluation import leaks, measure
 
+  options = {
+    name: flag_values[name].value
+    for name in ("mirror", "cropped", "largest", "detector", "allow_leak")
+  }
+  options["bundle_views"] = bundle.spec["views"]
   if args:
-    return _measure_photos(flag_values, bundle, args[0])
+    measured, leak = _measure_photos(flag_values, bundle, args[0])
+    subject = f"photos in {pathlib.Path(args[0]).name}"
+    return measured, {"subject": subject, "options": options, "leak": leak}
   data = measure.load_data(
     bundle, flag_values.dataset, any_alignment=flag_values.cropped
   )
-  return measure.measure(bundle, data)
+  # The test people of a bundle's own data set are not in its training part.
+  leak = {"checked": True, "reason": None, "people": []}
+  if flag_values.dataset:
+    who = [str(data.faces.names[person]) for person in data.test]
+    leak = leaks.check(bundle, who, allow=flag_values.allow_leak)
+  name = flag_values.dataset or bundle.spec["config"]["dataset"]["name"]
+  subject = f"test people of {name}"
+  if data.alignment != bundle.alignment:
+    subject += (
+      f", framed as {data.alignment} and not as {bundle.alignment}, which the "
+      "network wants"
+    )
+  measured = measure.measure(bundle, data, mirror=flag_values.mirror)
+  return measured, {"subject": subject, "options": options, "leak": leak}
 
 
 def _check_args(flag_values: flags.FlagValues, args: list[str]) -> None:
@@ -115,6 +139,7 @@ def _check_args(flag_values: flags.FlagValues, args: list[str]) -> None:
     )
   if not args:
     photos.refuse_flags(flag_values)
+  protocol.refuse_flags(flag_values)
 
 
 def run(flag_values: flags.FlagValues, args: list[str]) -> int:
@@ -136,12 +161,12 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
         "the end first."
       )
   bundle = bundle_lib.load(bundle_dir)
-  measured = _measure(flag_values, bundle, args)
+  measured, facts = _measure(flag_values, bundle, args)
   if flag_values.groups:
     images = _image_names(args[0]) if args else None
     measured = measure.with_groups(bundle, measured, flag_values.groups, images)
-  page = measure.write(out_dir, bundle, measured, workdir=workdir)
-  _print(measured.result)
+  page = measure.write(out_dir, bundle, measured, workdir=workdir, facts=facts)
+  _print(measured.result, facts)
   if not bundle.calibrated:
     known = bundle.published_distance is not None
     print(f"{'published' if known else 'no'} threshold, uncalibrated")
@@ -172,20 +197,40 @@ def _print_groups(found: dict[str, Any]) -> None:
   print(common.table(head, rows))
 
 
-def _print(result: dict[str, Any]) -> None:
-  """Prints the figures, with those of all photos beside them if some failed."""
+def _print_rates(result: dict[str, Any], mark: str) -> None:
+  """Prints the table: intervals beside, and the rates of all photos."""
   acquired = result.get("acquisition")
   every = acquired and acquired["with_failures"]
+  intervals = result["interval"] or {}
+  ends = lambda pair: f"{pair[0]:.2%} .. {pair[1]:.2%}" if pair else ""
+  columns = {
+    "faces found" if every else "value": lambda key: f"{result[key]:.2%}",
+    "95 % interval": lambda key: ends(intervals.get(key)),
+    "all photos": lambda key: f"{every[key]:.2%}" if every else "",
+    "note": lambda key: mark,
+  }
   rows = [
-    [text, *(f"{one[key]:.2%}" for one in (result, every) if one)]
+    [text, *(column(key) for column in columns.values())]
     for key, text in _ROWS
     if result[key] is not None
   ]
-  head = ["", "faces found", "all photos"] if every else ["", "value"]
-  print(common.table(head, rows))
+  # A column that says nothing is left out.
+  kept = [n for n in range(len(columns) + 1) if any(row[n] for row in rows)]
+  head = ["", *columns]
+  table = [[row[n] for n in kept] for row in [head, *rows]]
+  print(common.table(table[0], table[1:]))
+
+
+def _print(result: dict[str, Any], facts: dict[str, Any]) -> None:
+  """Prints the figures, with those of all photos beside them if some failed."""
+  acquired = result.get("acquisition")
+  every = acquired and acquired["with_failures"]
+  leaked = facts["leak"]["people"]
+  _print_rates(result, f"{len(leaked)} people trained on" if leaked else "")
   print(
-    f"on {result['num_people']} people, {result['num_genuine']} genuine and "
-    f"{result['num_impostor']} impostor pairs"
+    f"{facts['subject']}: {result['num_people']} people, "
+    f"{result['num_genuine']} genuine and {result['num_impostor']} impostor "
+    "pairs"
   )
   if acquired:
     photos_failed = acquired["failures_to_acquire"]
@@ -198,7 +243,11 @@ def _print(result: dict[str, Any]) -> None:
     _print_groups(result["groups"])
   if every:
     print("all photos: a pair with a failed photo is one that is not accepted")
-  if caution := result["interval_caution"]:
-    print(f"note: {caution}")
+  for note in (
+    *(result["interval_reason"], result["interval_caution"]),
+    facts["leak"]["reason"],
+  ):
+    if note:
+      print(f"note: {note}")
   quality = [f"{name} {value:.2f}" for name, value in result["quality"].items()]
   print(f"median quality of the faces: {', '.join(quality)}")

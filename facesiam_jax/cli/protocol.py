@@ -53,6 +53,20 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     )
 
 
+def refuse_flags(flag_values: flags.FlagValues) -> None:
+  """Refuses flags that only --protocol knows, where it is not given.
+
+  Raises:
+    UsageError: for the first one given.
+  """
+  for name in (
+    *("pairs", "train_pairs", "templates", "embeddings", "cache"),
+    *("allow_missing", "ways", "photos"),
+  ):
+    if not flag_values[name].using_default_value:
+      raise common.UsageError(f"--{name} needs --protocol=NAME.")
+
+
 def _check(flag_values: flags.FlagValues, args: list[str]) -> None:
   """Refuses flags that do not go together."""
   given = [bool(args), bool(flag_values.dataset), bool(flag_values.embeddings)]

@@ -3,16 +3,21 @@
 A canvas is one axes in units of a face's side, y downwards.
 """
 
+import io
 from typing import Any
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
+from PIL import Image, ImageDraw, ImageFont
 
 from facesiam_jax.evaluation import figures
 from facesiam_jax.evaluation.figures import INK
+
+_WARNING = "#b3261e"
 
 
 def canvas(width: float, height: float, *, scale: float) -> tuple[Figure, Axes]:
@@ -115,3 +120,36 @@ def short(name: str, length: int) -> str:
   if len(name) <= length:
     return name
   return name[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def stamped(png: bytes, warning: str) -> bytes:
+  """Returns a picture with a line of warning above it.
+
+  Args:
+    png: the picture.
+    warning: one line, which takes a twentieth of the height or less.
+
+  Returns:
+    A taller PNG of the same width.
+  """
+  with Image.open(io.BytesIO(png)) as file:
+    picture = file.convert("RGB")
+  path = font_manager.findfont("DejaVu Sans")
+  size = max(12, picture.height // 30)
+  while size > 8 and ImageFont.truetype(path, size).getlength(warning) > (
+    picture.width - size
+  ):
+    size -= 1
+  strip = 2 * size
+  whole = Image.new("RGB", (picture.width, picture.height + strip), _WARNING)
+  whole.paste(picture, (0, strip))
+  ImageDraw.Draw(whole).text(
+    (size // 2, strip // 2),
+    warning,
+    fill="white",
+    font=ImageFont.truetype(path, size),
+    anchor="lm",
+  )
+  out = io.BytesIO()
+  whole.save(out, "PNG")
+  return out.getvalue()

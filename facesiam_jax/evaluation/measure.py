@@ -18,6 +18,7 @@ from facesiam_jax.data import records, sets
 from facesiam_jax.evaluation import (
   acquisition,
   baselines,
+  embedding_cache,
   groups,
   protocols,
   scores,
@@ -119,12 +120,15 @@ def _check_number(num: int) -> None:
     )
 
 
-def measure(bundle: bundle_lib.Bundle, data: sets.DataSet) -> Measured:
+def measure(
+  bundle: bundle_lib.Bundle, data: sets.DataSet, *, mirror: bool = False
+) -> Measured:
   """Measures a bundle, raw pixels and eigenfaces on the same test pairs.
 
   Args:
     bundle: the recogniser.
     data: its data set; the test people must not have been trained on.
+    mirror: average each embedding with that of the mirrored face.
 
   Returns:
     The measurements.
@@ -143,7 +147,7 @@ def measure(bundle: bundle_lib.Bundle, data: sets.DataSet) -> Measured:
   images = np.asarray(images)
   train_images, _ = data.of(data.train + data.validation)
   cuts = [photo.Cut(image, None) for image in images]
-  found = _measured(bundle, cuts, identity_ids)
+  found = _measured(bundle, cuts, identity_ids, mirror=mirror)
   return dataclasses.replace(
     found,
     baselines=_baselines(images, train_images),
@@ -170,6 +174,7 @@ def measure_photos(
   *,
   image_ids: np.ndarray | None = None,
   names: Sequence[str] = (),
+  mirror: bool = False,
 ) -> Measured:
   """Measures a bundle on photos, with those that have no usable face.
 
@@ -181,6 +186,7 @@ def measure_photos(
     reasons: what kept each of those from being used, length F.
     image_ids: SHA-256 of the files of the first, uint8 [N, 32].
     names: of the people, by identity id.
+    mirror: average each embedding with that of the mirrored face.
 
   Returns:
     The measurements.
@@ -197,7 +203,7 @@ def measure_photos(
       "photos or more of each."
     )
   _check_number(len(cuts))
-  found = _measured(bundle, cuts, identity_ids)
+  found = _measured(bundle, cuts, identity_ids, mirror=mirror)
   report = acquisition.acquisition_report(
     found.similarity, identity_ids, failed_ids, reasons, _threshold(bundle)
   )
@@ -248,10 +254,12 @@ def _measured(
   bundle: bundle_lib.Bundle,
   cuts: Sequence[photo.Cut],
   identity_ids: np.ndarray,
+  *,
+  mirror: bool,
 ) -> Measured:
   """Returns the measurements, no baselines among them."""
   images = np.stack([cut.pixels for cut in cuts])
-  embeddings = bundle.embed(images)
+  embeddings = embedding_cache.embed(bundle, images, mirror=mirror)
   similarity = bundle.logits_matrix(embeddings, embeddings)
   result = protocols.verification_report(
     similarity, identity_ids, _threshold(bundle)
@@ -355,6 +363,7 @@ def write(
   measured: Measured,
   *,
   workdir: str | os.PathLike[str] | None = None,
+  facts: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
   """Writes the report of a measurement.
 
@@ -363,6 +372,7 @@ def write(
     bundle: what was measured.
     measured: from `measure`.
     workdir: the run, for its curves; None leaves them out.
+    facts: what else belongs to every figure, see `report.write_report`.
 
   Returns:
     The path of report.html.
@@ -391,4 +401,5 @@ def write(
     image_ids=measured.image_ids,
     embeddings=measured.embeddings,
     calibrated=bundle.calibrated,
+    facts=facts,
   )

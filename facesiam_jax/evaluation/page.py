@@ -130,6 +130,9 @@ def render(
     quality=_quality(metrics),
     settings=flat(metrics["settings"]),
     made=flat(metrics.get("made", {})),
+    options=flat(metrics.get("options", {})),
+    leak=leak_mark(metrics),
+    unchecked=metrics.get("leak", {}).get("reason"),
     pictures=inlined(pictures),
   )
 
@@ -157,6 +160,12 @@ def inlined(pictures: Sequence[Picture]) -> list[dict[str, str]]:
     }
     for picture in pictures
   ]
+
+
+def leak_mark(metrics: Mapping[str, Any]) -> str:
+  """Returns what is stamped on figures of people who were trained on, or ""."""
+  people = metrics.get("leak", {}).get("people", ())
+  return f"{len(people)} of these people were trained on" if people else ""
 
 
 def _threshold_text(metrics: Mapping[str, Any]) -> str | None:

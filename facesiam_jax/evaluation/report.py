@@ -17,7 +17,14 @@ from numpy.typing import ArrayLike
 
 from facesiam_jax import errors
 from facesiam_jax.evaluation import curves as curves_lib
-from facesiam_jax.evaluation import figures, page, pictures, protocols, scores
+from facesiam_jax.evaluation import (
+  drawing,
+  figures,
+  page,
+  pictures,
+  protocols,
+  scores,
+)
 
 PAGE = "report.html"
 METRICS = "metrics.json"
@@ -60,6 +67,7 @@ def write_report(
   image_ids: np.ndarray | None = None,
   embeddings: ArrayLike | None = None,
   calibrated: bool = False,
+  facts: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
   """Writes metrics.json, the pictures as PNG, and a self-contained report.html.
 
@@ -91,6 +99,9 @@ def write_report(
     embeddings: float [N, D]; None leaves distances.png and map.png out.
     calibrated: whether `similarity` are log likelihood ratios; reliability.png
       is drawn only then.
+    facts: what else belongs to every figure, and goes into metrics.json:
+      "subject", who was measured, in a few words; "options"; "leak", from
+      `leaks.check`, whose people are stamped on page and pictures.
 
   Returns:
     The path of report.html.
@@ -129,6 +140,9 @@ def write_report(
   metrics = dict(
     result, fingerprint=fingerprint, settings=_plain(settings or {})
   )
+  metrics |= _plain(facts or {})
+  if mark := page.leak_mark(metrics):
+    shown = [p._replace(png=drawing.stamped(p.png, mark)) for p in shown]
   if made is not None:
     metrics["made"] = _plain(made)
   if spread is not None:

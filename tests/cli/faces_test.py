@@ -9,6 +9,7 @@ import pytest
 
 from facesiam_jax import bundle as bundle_lib
 from facesiam_jax.cli import main
+from facesiam_jax.evaluation import leaks
 from facesiam_jax.faces import detectors
 from tests import colour_bundle
 from tests.cli import pixel_bundle
@@ -267,12 +268,33 @@ def test_evaluation_counts_photos_without_a_face(files, tmp_path, capsys):
   )
 
 
+def test_people_who_were_trained_on_are_stamped(
+  files, tmp_path, capsys, monkeypatch
+):
+  people, out = _unlike(tmp_path / "people"), tmp_path / "report"
+  monkeypatch.setattr(leaks, "trained_on", lambda bundle, **_: (["Bob"], ""))
+  argv = ["evaluate", files.bundle, f"--out={out}", people]
+  err = _run(capsys, *argv, status=1).err
+  assert "1 of the 4 people" in err and not out.exists()
+  said = _run(capsys, *argv, "--allow_leak").out
+  rates = [line for line in said.splitlines() if "rate" in line]
+  assert rates and all("1 people trained on" in line for line in rates)
+  metrics = json.loads((out / "metrics.json").read_text())
+  assert metrics["leak"]["people"] == ["Bob"]
+  assert metrics["subject"] == "photos in people"
+  assert metrics["options"]["allow_leak"]
+  page = (out / "report.html").read_text()
+  assert "1 of these people were trained on: these figures say" in page
+
+
 def test_what_evaluate_does_not_take(files, tmp_path, capsys):
   argv = ["evaluate", files.bundle, f"--out={tmp_path / 'report'}"]
   err = _run(capsys, *argv, "--dataset=x", tmp_path, status=2).err
   assert "--dataset" in err
   err = _run(capsys, *argv, "--detector=haar", status=2).err
   assert "--detector is for photos" in err
+  err = _run(capsys, *argv, "--ways=3", tmp_path, status=2).err
+  assert "--ways needs --protocol" in err
   (tmp_path / "people" / "Ada").mkdir(parents=True)
   with PIL.Image.open(files.ada) as image:
     image.save(tmp_path / "people" / "Ada" / "1.png")

@@ -112,7 +112,7 @@ def test_train_and_evaluate(recipe, tmp_path, capsys):
 
   assert main.main(["evaluate", f"--workdir={workdir}"]) == 0
   out = capsys.readouterr().out
-  assert "equal error rate" in out and "on 2 people" in out
+  assert "equal error rate" in out and ": 2 people, 30 genuine" in out
   report = workdir / "report"
   metrics = json.loads((report / "metrics.json").read_text())
   text = json.dumps(metrics)

@@ -42,6 +42,18 @@ def test_faces_on_the_disk_measure_alike(bundle, in_memory, tmp_path):
     np.testing.assert_array_equal(got.baselines[name], similarity)
 
 
+def test_the_mirrored_face_is_averaged(bundle, in_memory):
+  images, _ = in_memory.of(in_memory.test)
+  images = np.asarray(images)
+  plain, mirrored = bundle.embed(images), bundle.embed(images[:, :, ::-1])
+  mean = (plain.astype(np.float64) + mirrored) / 2
+  if bundle.metric == "cosine":
+    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+  found = measure.measure(bundle, in_memory, mirror=True)
+  np.testing.assert_allclose(found.embeddings, mean, atol=1e-6)
+  assert np.abs(found.embeddings - plain).max() > 1e-3
+
+
 def test_without_people_to_train_on_there_are_no_eigenfaces(bundle, in_memory):
   none = dataclasses.replace(in_memory, train=(), validation=())
   found = measure.measure(bundle, none)

@@ -8,6 +8,7 @@ import os
 import pathlib
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from facesiam_jax import errors
@@ -207,6 +208,32 @@ def test_intervals_and_extra_pictures_are_shown(tmp_path):
   text = _Page(page.read_text()).text
   assert "95% interval" in text
   assert "Forty people" in text
+
+
+def test_leaked_people_are_stamped_on_page_and_pictures(tmp_path):
+  facts = {
+    "subject": "test people of x",
+    "options": {"mirror": True},
+    "leak": {"checked": True, "reason": None, "people": ["Ada", "Bob"]},
+  }
+  page = _write(tmp_path / "leaked", facts=facts)
+  clean = {**facts, "leak": {**facts["leak"], "people": []}}
+  _write(tmp_path / "clean", facts=clean)
+  text = " ".join(_Page(page.read_text()).text.split())
+  assert "2 of these people were trained on: these figures say" in text
+  assert "Test people of x: 6 people" in text and "mirror true" in text
+  for path in (tmp_path / "clean").glob("*.png"):
+    plain = np.asarray(PIL.Image.open(path).convert("RGB"))
+    stamped = np.asarray(PIL.Image.open(tmp_path / "leaked" / path.name))
+    more = len(stamped) - len(plain)
+    assert 0 < more < len(plain) / 5, path.name
+    np.testing.assert_array_equal(stamped[more:], plain)
+    # White letters on red.
+    assert {(179, 38, 30), (255, 255, 255)} <= {
+      tuple(pixel) for pixel in stamped[:more].reshape(-1, 3).tolist()
+    }
+  metrics = json.loads((tmp_path / "leaked" / "metrics.json").read_text())
+  assert metrics["leak"]["people"] == ["Ada", "Bob"]
 
 
 @pytest.mark.parametrize("failing", [0, 3, 4])
