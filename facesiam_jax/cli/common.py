@@ -10,6 +10,11 @@ from absl import flags
 
 from facesiam_jax import errors, files
 
+# Said where all embeddings are one.
+COLLAPSED = (
+  "every photo got the same embedding: this network tells nobody apart."
+)
+
 
 class UsageError(flags.Error):
   """A wrong command line: printed as one sentence, exit status 2."""

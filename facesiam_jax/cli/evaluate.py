@@ -150,7 +150,7 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
   bundle_dir, out_dir, workdir = _places(flag_values)
   from facesiam_jax import bundle as bundle_lib
   from facesiam_jax import errors
-  from facesiam_jax.evaluation import measure
+  from facesiam_jax.evaluation import comparing, measure
   from facesiam_jax.training import workdir as workdir_lib
 
   if workdir is not None:
@@ -162,6 +162,7 @@ def run(flag_values: flags.FlagValues, args: list[str]) -> int:
       )
   bundle = bundle_lib.load(bundle_dir)
   measured, facts = _measure(flag_values, bundle, args)
+  facts["collapsed"] = comparing.collapsed(measured.embeddings)
   if flag_values.groups:
     images = _image_names(args[0]) if args else None
     measured = measure.with_groups(bundle, measured, flag_values.groups, images)
@@ -246,6 +247,7 @@ def _print(result: dict[str, Any], facts: dict[str, Any]) -> None:
   for note in (
     *(result["interval_reason"], result["interval_caution"]),
     facts["leak"]["reason"],
+    common.COLLAPSED if facts["collapsed"] else "",
   ):
     if note:
       print(f"note: {note}")

@@ -130,7 +130,12 @@ def _measure_pairs(
     result = pair_protocols.view_1(of(listed.development, None), test)
   else:
     result = pair_protocols.report(test, threshold=score.threshold)
-  facts = {"missing": missing, "without_face": given.reasons, "leak": leak}
+  facts = {
+    "missing": missing,
+    "without_face": given.reasons,
+    "leak": leak,
+    "collapsed": comparing.collapsed(given.embeddings),
+  }
   return {**result, **facts, "data_fingerprint": given.fingerprint}
 
 
@@ -186,7 +191,11 @@ def _measure_people(
   )
   if found.reasons and flag_values.protocol in _SEARCHES:
     result = people_protocols.with_failures(result, len(found.reasons))
-  facts = {"without_face": found.reasons, "leak": found.leak}
+  facts = {
+    "without_face": found.reasons,
+    "leak": found.leak,
+    "collapsed": comparing.collapsed(found.embeddings),
+  }
   return {**result, **facts, "data_fingerprint": found.fingerprint}
 
 
@@ -256,8 +265,15 @@ def _print(result: dict[str, Any]) -> None:
         rows.append([name + suffix, rate, _ends(ends), mark])
   head = ["", "value", "95 % interval", ""]
   print(common.table(head, rows))
-  print("on " + ", ".join(f"{n:g} {k}" for k, n in result["counts"].items()
-                          if isinstance(n, (int, float))))  # fmt: skip
+  counted = {
+    k: n for k, n in result["counts"].items() if isinstance(n, int | float)
+  } or {
+    name: result[f"num_{name}"]
+    for name in ("people", "images", "genuine", "impostor")
+  }
+  print("on " + ", ".join(f"{n:g} {name}" for name, n in counted.items()))
+  if result["collapsed"]:
+    print(f"note: {common.COLLAPSED}")
   binning = result.get("binning")
   if binning:
     print(

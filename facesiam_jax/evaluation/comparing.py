@@ -181,8 +181,16 @@ def measure_people(
     pairs of many images: as `many_pairs.report`, with `binning`.
 
   Raises:
-    ValueError: as that function.
+    ValueError: as that function; and where there are fewer than two people, or
+      none with two images.
   """
+  people, images = np.unique(identity_ids, return_counts=True)
+  if people.size < 2 or images.max() < 2:
+    raise ValueError(
+      f"{people.size} people with at most {images.max(initial=0)} usable "
+      "photos each allow no comparison; give two people or more, and two "
+      "photos or more of each"
+    )
   if protocol == "triplets":
     return triplet_protocol.triplet_report(
       distances(embeddings), identity_ids, seed=seed
@@ -196,8 +204,7 @@ def measure_people(
       unit=score.unit,
       seed=seed,
     )
-    people = int(np.unique(identity_ids).size)
-    counts = {"people": people, "images": len(embeddings)}
+    counts = {"people": people.size, "images": len(embeddings)}
     return {"sizes": sizes, "counts": counts}
   if protocol == "all_pairs" and len(embeddings) > MOST_IN_A_MATRIX:
     return many_pairs.report(
@@ -208,13 +215,28 @@ def measure_people(
     return protocols.verification_report(
       similarity, identity_ids, score.threshold, seed=seed
     )
-  enrolled = min(ways, int(np.unique(identity_ids).size))
+  enrolled = min(ways, people.size)
   return people_protocols.closed_set(
     similarity,
     identity_ids,
     ways=enrolled if protocol == "one_shot" else None,
     seed=seed,
   )
+
+
+def collapsed(embeddings: np.ndarray) -> bool:
+  """Returns whether all embeddings [N, D] are one: nobody is told apart.
+
+  Differences of a millionth of the largest value are rounding.
+
+  Example:
+    >>> collapsed(np.ones((3, 2))), collapsed(np.eye(2))
+    (True, False)
+  """
+  if len(embeddings) < 2:
+    return False
+  spread = np.ptp(embeddings, axis=0).max()
+  return bool(spread <= 1e-6 * np.abs(embeddings).max())
 
 
 def distances(embeddings: np.ndarray) -> np.ndarray:

@@ -158,6 +158,12 @@ def open_set_by_size(
   rows, ids = np.asarray(embeddings), np.asarray(identity_ids)
   people, counts = np.unique(ids, return_counts=True)
   able = int((counts > photos).sum())
+  if not able:
+    raise ValueError(
+      f"somebody must have more than {photos} photos, to be enrolled with "
+      f"{photos} and looked for with another; nobody of {people.size} people "
+      "has"
+    )
   sizes = _sizes(able, people.size) if sizes is None else sizes
   if not sizes or not 1 <= min(sizes) <= max(sizes) <= min(
     able, people.size - 1

@@ -267,3 +267,55 @@ def test_many_devices_give_the_bits_of_one(tmp_path):
   want = np.sum(views, axis=0)
   want /= np.linalg.norm(want, axis=1, keepdims=True)
   assert mirrored == pytest.approx(want, abs=1e-6)
+
+
+def _embedded(path, embeddings, people):
+  paths = [f"p{who}/{n}.jpg" for n, who in enumerate(people)]
+  np.savez(
+    path,
+    embeddings=np.asarray(embeddings, np.float32),
+    paths=np.array(paths),
+    fingerprint="f" * 64,
+    failed_paths=np.array([], "U1"),
+    failed_reasons=np.array([], "U1"),
+  )
+
+
+@pytest.mark.parametrize(
+  "protocol", ["all_pairs", "triplets", "one_shot", "closed_set", "open_set"]
+)
+@pytest.mark.parametrize(
+  ("people", "value", "told"),
+  [
+    ([0, 0, 1, 1], np.nan, "finite"),
+    ([0, 1, 2, 3], 1.0, "4 people with at most 1 usable photos"),
+    ([0, 0, 0, 0], 1.0, "1 people with at most 4 usable photos"),
+  ],
+)
+def test_embeddings_that_allow_no_figure(
+  protocol, people, value, told, tmp_path, capsys
+):
+  rows = np.eye(4)
+  rows[2, 1] = value
+  _embedded(tmp_path / "e.npz", rows, people)
+  argv = [f"--embeddings={tmp_path / 'e.npz'}", f"--protocol={protocol}"]
+  assert main.main(["evaluate", *argv, f"--out={tmp_path / 'out'}"]) == 1
+  err = capsys.readouterr().err
+  assert told in err and err.count("\n") == 1
+  assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("protocol", ["all_pairs", "one_shot", "open_set"])
+def test_a_network_that_tells_nobody_apart_is_said_to(
+  protocol, tmp_path, capsys
+):
+  people = np.repeat(np.arange(4), 3)
+  _embedded(tmp_path / "e.npz", np.ones((12, 8)), people)
+  argv = [f"--embeddings={tmp_path / 'e.npz'}", f"--protocol={protocol}"]
+  assert main.main(["evaluate", *argv, f"--out={tmp_path / 'out'}"]) == 0
+  out = capsys.readouterr().out
+  assert "every photo got the same embedding" in out
+  assert "4 people" in out and "on \n" not in out
+  assert json.loads((tmp_path / "out" / "metrics.json").read_text())[
+    "collapsed"
+  ]
