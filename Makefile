@@ -45,7 +45,7 @@ COMPARE := $(BIN)/python benchmarks/compare.py \
 compare: $(READY)
 	$(COMPARE) --data=olivetti
 	$(if $(COMPARE_DATA),$(COMPARE) --data=celeba --data_dir=$(COMPARE_DATA))
-	$(COMPARE) --table --picture=docs/compare.png
+	$(COMPARE) --table --picture=docs/compare.png --page=docs/side_by_side.md
 
 clean:
 	rm -rf $(VENV) .venv-* runs build *.egg-info

@@ -50,6 +50,7 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/compare", "Folder for what was trained."
 )
 _TABLE = flags.DEFINE_bool("table", False, "Only print the tables of --out.")
+_PAGE = flags.DEFINE_string("page", None, "Page that --table writes too.")
 _PICTURE = flags.DEFINE_string("picture", None, "PNG that --table draws too.")
 _PACKAGES = ("jax", "flax", "optax", "numpy", "scikit-learn")
 _OF = {
@@ -73,7 +74,7 @@ def _stored() -> dict[str, Any]:
 
 
 def _show() -> None:
-  """Prints the tables, and draws the figure where it is asked for."""
+  """Prints the tables; draws the figure, writes the page where asked for."""
   import compare_table
 
   print(compare_table.text(_OUT.value))
@@ -81,6 +82,11 @@ def _show() -> None:
     import compare_figure
 
     compare_figure.draw(_stored(), _PICTURE.value)
+  if _PAGE.value:
+    import compare_page
+
+    text = compare_page.page(_stored())
+    pathlib.Path(_PAGE.value).write_text(text, encoding="utf-8")
 
 
 def main(argv: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +29,8 @@ def _percent(one: Mapping[str, float], *, interval: bool = False) -> str:
   return text
 
 
-def _lines(titles: list[str], rows: list[list[str]]) -> str:
+def lines(titles: list[str], rows: list[list[str]]) -> str:
+  """Returns a table in Markdown."""
   table = [titles, ["---"] * len(titles), *rows]
   return "\n".join("| " + " | ".join(row) + " |" for row in table)
 
@@ -57,17 +59,17 @@ def losses(found: Mapping[str, Any], speed: Mapping[str, Any] | None) -> str:
       rate = speed["images_per_second"][about.network]["median"]
       cells.append(f"{rate:,.0f}")
     rows.append([about.title, *cells])
-  return _lines(titles, rows)
+  return lines(titles, rows)
 
 
 def clear_differences(found: Mapping[str, Any], measure: str) -> str:
   """Returns which differences of a measure exceed chance, after Holm."""
   pairs = found["differences"][measure]
   clear = {n: d for n, d in pairs.items() if d["p_holm"] < _CLEAR}
-  lines = [f"{measure}: {len(clear)} of {len(pairs)} differences are clear"]
+  said = [f"{measure}: {len(clear)} of {len(pairs)} differences are clear"]
   for name, one in sorted(clear.items(), key=lambda item: item[1]["value"]):
-    lines.append(f"  {name}: {_percent(one, interval=True)}")
-  return "\n".join(lines)
+    said.append(f"  {name}: {_percent(one, interval=True)}")
+  return "\n".join(said)
 
 
 def seen_people(found: Mapping[str, Any]) -> str:
@@ -86,7 +88,7 @@ def seen_people(found: Mapping[str, Any]) -> str:
     rates = {"new": new, **row["seen_people_and_gap"]}
     cells = [f"{100 * rates[k]:.1f}" if k in rates else "-" for k in titles]
     rows.append([about.title, *cells])
-  return _lines(["%, by cosine", *titles.values()], rows)
+  return lines(["%, by cosine", *titles.values()], rows)
 
 
 def add_people(found: Mapping[str, Any]) -> str:
@@ -104,7 +106,7 @@ def add_people(found: Mapping[str, Any]) -> str:
     ]
     for way, of in found["ways"].items()
   ]
-  return _lines(titles, rows)
+  return lines(titles, rows)
 
 
 def curve(found: Mapping[str, Any]) -> str:
@@ -116,19 +118,24 @@ def curve(found: Mapping[str, Any]) -> str:
       cell,
       *(_percent(cells[name][cell]["eer"], interval=True) for name in cells),
     ]
-    for cell in next(iter(cells.values()))
+    for cell in sorted(next(iter(cells.values())), key=_by_numbers)
   ]
-  return _lines(titles, rows)
+  return lines(titles, rows)
 
 
 def _by_score(scores: Mapping[str, Mapping[str, Any]], corner: str) -> str:
   """EER of a table of scores, one score a row."""
-  titles = [corner, *next(iter(scores.values()))]
+  columns = sorted(next(iter(scores.values())), key=_by_numbers)
   rows = [
-    [name, *(_percent(one["eer"], interval=True) for one in of.values())]
+    [name, *(_percent(of[one]["eer"], interval=True) for one in columns)]
     for name, of in scores.items()
   ]
-  return _lines(titles, rows)
+  return lines([corner, *columns], rows)
+
+
+def _by_numbers(name: str) -> tuple[list[int], str]:
+  """Sorts names by the numbers in them, as the result file does not."""
+  return [int(number) for number in re.findall(r"\d+", name)], name
 
 
 def sizes(found: Mapping[str, Any]) -> str:
@@ -141,7 +148,7 @@ def frozen(found: Mapping[str, Any]) -> str:
   return _by_score(found["networks"], "EER, %")
 
 
-_OTHERS = {
+OTHERS = {
   "add_people": add_people, "curve": curve, "sizes": sizes, "frozen": frozen
 }  # fmt: skip
 
@@ -156,7 +163,7 @@ def text(path: str) -> str:
       parts += [f"## {data}", losses(table, found.get("speed"))]
       parts += [clear_differences(table, m) for m in table["differences"]]
       parts.append(seen_people(table))
-    for part, make in _OTHERS.items():
+    for part, make in OTHERS.items():
       if part in found:
         parts += [f"### {part}", make(found[part])]
   return "\n\n".join(parts)

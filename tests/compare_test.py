@@ -1,6 +1,7 @@
 """The side-by-side benchmark: its splits, its losses, its intervals."""
 
 import importlib
+import json
 import pathlib
 import sys
 
@@ -316,3 +317,16 @@ def test_a_head_fitted_alone_scores_as_it_was_fitted(of, name):
   expected = feature.of(rows[i], rows[j]) @ head.weights + head.bias
   np.testing.assert_allclose(found[i, j], expected, rtol=1e-3, atol=1e-3)
   assert metrics.auc(found[i, j], same) > 0.75
+
+
+def test_the_page_is_of_this_result(of):
+  root = pathlib.Path(__file__).parents[1]
+  result = json.loads(
+    (root / "benchmarks" / "results" / "compare.json").read_text("utf-8")
+  )
+  page = (root / "docs" / "side_by_side.md").read_text("utf-8")
+  assert page == of("page").page(result)
+  readme = (root / "README.md").read_text("utf-8")
+  celeba = result["celeba"]
+  table = of("table").losses(celeba["losses"], celeba["speed"])
+  assert table in readme
