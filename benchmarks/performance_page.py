@@ -160,10 +160,13 @@ def page(results: pathlib.Path) -> str:
   read = lambda name: json.loads((results / f"{name}.json").read_text("utf-8"))
   training = read("training")
   template = pathlib.Path(__file__).with_suffix(".md").read_text("utf-8")
+  startup = read("startup")
+  minutes, seconds = divmod(round(startup["demo"]["seconds"]), 60)
   return template.format(
+    demo=f"{minutes} min {seconds} s",
     training=_table([*_training(training)]),
     forward=_table([*_forward(read("encoders"))]),
-    startup=_table([*_startup(read("startup"))]),
+    startup=_table([*_startup(startup)]),
     growth=_growth(training["growth"]),
   )
 
