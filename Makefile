@@ -10,7 +10,7 @@ JOBS ?= auto
 DEMO_FLAGS ?=
 DEMO_DIR ?= runs/demo
 
-.PHONY: demo test test-peers lint soak benchmark compare clean
+.PHONY: demo test test-peers lint soak benchmark bench-quick compare clean
 
 demo: $(READY)
 	$(BIN)/facesiam demo --workdir=$(DEMO_DIR) $(DEMO_FLAGS)
@@ -36,6 +36,10 @@ soak: $(READY)
 
 benchmark: $(READY)
 	$(BIN)/python benchmarks/olivetti.py --out=benchmarks/results/olivetti.json
+
+# A look before a release: ratios to plain Flax and JAX in the same process.
+bench-quick: $(READY)
+	$(BIN)/python benchmarks/quick.py
 
 # The documents' systems side by side; with COMPARE_DATA, the folder of the
 # prepared celeba_wild112, also on its people.

@@ -1,177 +1,259 @@
-"""The page of where the time goes: docs/performance.md.
+"""The page of what the benchmarks of speed measured: docs/performance.md.
 
-  python benchmarks/performance_page.py
+  python benchmarks/performance_page.py --out=docs/performance.md
 
-It is made of result files alone; each row names the script that made its
-figure, and a test holds that the page is what they give.
+Every figure is read from benchmarks/results; a test holds that the page is
+what this makes of them.
 """
 
+import dataclasses
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-_ROOT = pathlib.Path(__file__).resolve().parents[1]
-_NAMES = {
-  "article_cnn": "the article's network, 64 pairs",
-  "resnet18": "ResNet-18",
-  "resnet50": "ResNet-50",
-  "mobilefacenet": "MobileFaceNet",
-  "dlib_resnet29": "dlib's network",
-}
-_PEERS = {
-  "keras": "Keras",
-  "torch": "PyTorch",
-  "dlib": "dlib",
-  "onnxruntime": "ONNX Runtime",
-}
+from absl import app, flags
+
+_HERE = pathlib.Path(__file__).resolve().parent
+RESULTS = _HERE / "results"
+_MISSING = "not measured"
 
 
-class Row(NamedTuple):
-  """A row of the page.
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One line of the table.
 
   Attributes:
     work: what is done.
-    peer: what does it too.
-    goal: of the ratio, at most; None where there is none.
-    ratio: ours by theirs.
-    ours: what ours takes, as text.
-    script: that measured it.
+    against: what it is compared with.
+    ratio: time or memory of ours by theirs; None where it was not measured.
+    goal: the largest ratio that is good enough.
+    figures: what the ratio is made of, as text.
+    command: script that measures it.
+    why: why the goal is not reached, where it is known.
   """
 
   work: str
-  peer: str
-  goal: float | None
-  ratio: float
-  ours: str
-  script: str
+  against: str
+  ratio: float | None
+  goal: float
+  figures: str
+  command: str
+  why: str = ""
+
+  @property
+  def reached(self) -> bool:
+    """Whether the goal is reached."""
+    return self.ratio is not None and self.ratio <= self.goal
+
+  def text(self) -> str:
+    """Returns the line, as Markdown."""
+    ratio = "-" if self.ratio is None else f"{self.ratio:.3g}"
+    verdict = "yes" if self.reached else "**no**"
+    if self.ratio is None:
+      verdict = _MISSING
+    elif not self.reached and self.why:
+      verdict = f"**no**: {self.why}"
+    cells = [self.work, self.against, f"{self.goal:g}", ratio, self.figures]
+    return f"| {' | '.join([*cells, verdict, f'`{self.command}`'])} |"
 
 
-def _training(found: Mapping[str, Any]) -> Iterator[Row]:
-  goals = {
-    "article": {"keras": 1.0, "torch": 0.45},
-    "resnet18": {"keras": 1.0, "torch": 1.0},
-    "resnet50": {"keras": 1.0, "torch": 1.0},
-    "mobilefacenet": {"torch": 1.0},
-  }
-  for part, peers in goals.items():
-    one = found[part]
-    work = f"training step, {_NAMES[one['network']]}"
-    if part != "article":
-      work += f", {one['images'] // 3} triplets"
-    own = next(n for n in one["milliseconds"] if n not in _PEERS)
-    ours = f"{one['milliseconds'][own]:,.0f} ms"
-    for peer, goal in peers.items():
-      yield Row(
-        work, _PEERS[peer], goal, one["ratio"][peer], ours, "training.py"
+def _read(name: str, folder: pathlib.Path) -> dict[str, Any]:
+  path = folder / f"{name}.json"
+  return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+
+def _span(numbers: list[float]) -> str:
+  return f"{numbers[0]:.2f} to {numbers[1]:.2f}"
+
+
+def _timed(
+  part: dict[str, Any], peer: str, work: str, against: str, goal: float,
+  command: str, why: str = "", ours: str = "ours",
+) -> Row:  # fmt: skip
+  """A row of `training_contenders.alternate`'s result."""
+  ratio, figures = None, "-"
+  if part:
+    ratio = part["ratio"][peer]
+    times = part["milliseconds"]
+    figures = (
+      f"{times[ours]:.0f} / {times[peer]:.0f} ms,"
+      f" {_span(part['ratio_range'][peer])}"
+    )
+  return Row(work, against, ratio, goal, figures, command, why)
+
+
+_DRAWS = "our step also draws, gathers and augments"
+
+
+def _training_rows(found: dict[str, Any]) -> list[Row]:
+  command = "benchmarks/training.py --parts="
+  rows = []
+  for part, name, goals in (
+    ("article", "article CNN, 64 pairs, whole step", (1.0, 0.45)),
+    ("resnet18", "ResNet-18 triplet step", (1.0, 1.0)),
+    ("resnet50", "ResNet-50 triplet step", (1.0, 1.0)),
+  ):
+    got = found.get(part, {})
+    images = f", {got['images']} images" if got and part != "article" else ""
+    sides = (("keras", "Keras `fit`"), ("torch", "PyTorch channels_last"))
+    for (peer, against), goal in zip(sides, goals, strict=True):
+      rows.append(
+        _timed(got, peer, name + images, against, goal, command + part, _DRAWS)
       )
-  memory = found["memory"]
-  yield Row(
-    f"largest memory, ResNet-50, {memory['images'] // 3} triplets",
-    "PyTorch",
-    1.0,
-    memory["memory_ratio"]["torch"],
-    f"{memory['memory_bytes']['ours'] / 1e9:.1f} GB",
-    "training.py",
-  )
-  mining = found["mining"]
-  yield Row(
-    f"mining the hardest triplets, ResNet-18, {mining['images']} images",
-    "random triplets",
-    1.02,
-    mining["ratio"]["random"],
-    f"{mining['milliseconds']['mined']:,.0f} ms",
-    "training.py",
-  )
-  for name, one in found["feed"].items():
-    if isinstance(one, dict) and "ratio" in one:
-      network = name.removesuffix("_augmented")
-      more = ", augmented" if name.endswith("_augmented") else ""
-      yield Row(
-        f"drawing from resident faces, {_NAMES[network]}{more}",
-        "a fixed batch",
-        1.1,
-        one["ratio"]["fixed"],
-        f"{one['milliseconds']['resident']:,.0f} ms",
-        "training.py",
-      )
+  mobile = found.get("mobilefacenet", {})
+  rows.append(
+    _timed(mobile, "torch", "MobileFaceNet step", "PyTorch channels_last", 1.0,
+           command + "mobilefacenet", _DRAWS)
+  )  # fmt: skip
+  rows.append(
+    _timed(found.get("mining", {}), "random", "batch-hard mining, ResNet-18,"
+           " 128 images", "random triplets", 1.02, command + "mining",
+           ours="mined")
+  )  # fmt: skip
+  feed = found.get("feed", {})
+  for name, work in (
+    ("article_cnn", "resident feed, article CNN"),
+    ("article_cnn_augmented", "resident feed, article CNN, both augmented"),
+    ("resnet18", "resident feed, ResNet-18"),
+    ("resnet18_augmented", "resident feed, ResNet-18, both augmented"),
+  ):
+    rows.append(
+      _timed(feed.get(name, {}), "fixed", work, "a fixed batch", 1.1,
+             command + "feed", ours="resident")
+    )  # fmt: skip
+  return [*rows, _memory_row(found.get("memory", {}), command + "memory")]
 
 
-def _forward(found: Mapping[str, Any]) -> Iterator[Row]:
+def _memory_row(part: dict[str, Any], command: str) -> Row:
+  ratio, figures = None, "-"
+  if part:
+    ratio, got = part["memory_ratio"]["torch"], part["memory_bytes"]
+    figures = f"{got['ours'] / 1e9:.2f} / {got['torch'] / 1e9:.2f} GB"
+  work = "peak memory, ResNet-50, 48 triplets"
+  return Row(work, "PyTorch", ratio, 1.0, figures, command)
+
+
+def _forward_rows(found: dict[str, Any]) -> list[Row]:
+  rows = []
   goals = {"dlib": 0.11, "torch": 1.0, "onnxruntime": 1.3}
-  for case in found["cases"]:
-    network, batch = case["network"], case["batch"]
-    if network not in _NAMES or batch not in (1, 64):
+  names = {"dlib": "dlib", "torch": "PyTorch", "onnxruntime": "ONNX Runtime"}
+  for case in found.get("cases", []):
+    if case["batch"] not in (1, 64):
       continue
     for peer, goal in goals.items():
-      if f"{peer}_by_ours" in case:
-        yield Row(
-          f"embedding, {_NAMES[network]}, batch {batch}",
-          _PEERS[peer],
-          goal,
-          1 / case[f"{peer}_by_ours"],
-          f"{case['ours_ms_a_face']:.1f} ms a face",
-          "encoders.py",
-        )
+      if f"{peer}_by_ours" not in case:
+        continue
+      figures = (
+        f"{case['ours_ms_a_face']:.1f} /"
+        f" {case[f'{peer}_ms_a_face']:.1f} ms a face"
+      )
+      work = f"forward, {case['network']}, batch {case['batch']}"
+      ratio = 1 / case[f"{peer}_by_ours"]
+      rows.append(
+        Row(work, names[peer], ratio, goal, figures, "benchmarks/encoders.py")
+      )
+  return rows
 
 
-def _startup(found: Mapping[str, Any]) -> Iterator[Row]:
-  about = {
-    "help": ("`facesiam --help`", "`import absl.app`", 1.5),
-    "import": ("`import facesiam_jax`", "`import jax`", 0.3),
-    "verify": ("`facesiam verify`, compiled before", "a script of dlib", 1.5),
+def _startup_rows(found: dict[str, Any]) -> list[Row]:
+  known = {
+    "help": ("`facesiam --help`", "`import absl.app`", 1.5, ""),
+    "import": ("`import facesiam_jax`", "`import jax`", 0.3, ""),
+    "verify": (
+      "`facesiam verify A B`, warm",
+      "a script of dlib's functions",
+      1.5,
+      "importing JAX alone takes as long as dlib's whole script",
+    ),
   }
-  for case in found["cases"]:
-    work, peer, goal = about[case["case"]]
-    ours = f"{case['seconds']['ours']:.2f} s"
-    yield Row(work, peer, goal, case["ratio"], ours, "startup.py")
+  rows = []
+  for case in found.get("cases", []):
+    work, against, goal, why = known[case["case"]]
+    seconds = case["seconds"]
+    figures = f"{seconds['ours']:.2f} / {seconds['other']:.2f} s"
+    rows.append(
+      Row(work, against, case["ratio"], goal, figures,
+          "benchmarks/startup.py", why)
+    )  # fmt: skip
+  return rows
 
 
-def _table(rows: list[Row]) -> str:
-  titles = ["work", "beside", "ours", "ratio", "goal", "made by"]
-  lines = [titles, ["---"] * len(titles)]
-  for row in rows:
-    missed = row.goal is not None and row.ratio > row.goal
-    ratio = f"**{row.ratio:.2f}**" if missed else f"{row.ratio:.2f}"
-    goal = "" if row.goal is None else f"{row.goal:g}"
-    lines.append([row.work, row.peer, row.ours, ratio, goal, row.script])
-  return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
-def _growth(found: Mapping[str, Any]) -> str:
-  """One line each for batch, devices and embedding: milliseconds an image."""
-  names = {
-    "pairs": "pairs in a batch",
-    "devices": "devices on the same two cores",
-    "dim": "numbers of an embedding",
-  }
-  return "\n".join(
-    f"- {title}: "
-    + ", ".join(
-      f"{point['value']} {point['milliseconds_an_image']:.2f}"
-      for point in found[name]
+def _gallery_rows(found: dict[str, Any]) -> list[Row]:
+  rows = []
+  for case in found.get("cases", []):
+    times = case["milliseconds"]
+    best = case["best_other"]
+    work = (
+      f"exact search, {case['templates']:,} x {case['width']},"
+      f" {case['queries']} faces, k {case['k']}"
     )
-    for name, title in names.items()
-  )
+    figures = f"{times['ours']:.1f} / {times[best]:.1f} ms"
+    rows.append(
+      Row(work, best, case["ratio"], 1.0, figures, "benchmarks/gallery.py")
+    )
+  return rows
 
 
-def page(results: pathlib.Path) -> str:
-  """Returns the page of a folder of result files, as Markdown."""
-  read = lambda name: json.loads((results / f"{name}.json").read_text("utf-8"))
-  training = read("training")
-  template = pathlib.Path(__file__).with_suffix(".md").read_text("utf-8")
-  startup = read("startup")
-  minutes, seconds = divmod(round(startup["demo"]["seconds"]), 60)
+def _feed_rows(found: dict[str, Any]) -> list[Row]:
+  rows = []
+  for case in found.get("cases", []):
+    rates = case["images_per_second"]
+    for peer in rates:
+      if peer == "ours":
+        continue
+      figures = f"{rates['ours']:.0f} / {rates[peer]:.0f} images/s"
+      rows.append(
+        Row(f"feed, {case['case']}", f"DataLoader, {peer}",
+            1 / case[f"ratio_to_{peer}"], 1.0, figures, "benchmarks/feed.py")
+      )  # fmt: skip
+  return rows
+
+
+def table(folder: pathlib.Path = RESULTS) -> list[Row]:
+  """Returns all rows that the result files hold, those of training always."""
+  read = lambda name: _read(name, folder)
+  return [
+    *_training_rows(read("training")),
+    *_forward_rows(read("encoders")),
+    *_startup_rows(read("startup")),
+    *_feed_rows(read("feed")),
+    *_gallery_rows(read("gallery")),
+  ]
+
+
+def _versions(folder: pathlib.Path) -> str:
+  lines = []
+  for name in ("training", "encoders", "startup", "feed", "gallery"):
+    found = _read(name, folder)
+    parts = found if name == "training" else {"": found}
+    said = {
+      ", ".join(f"{k} {v}" for k, v in part["versions"].items() if v)
+      for part in parts.values()
+      if part
+    }
+    lines += [f"- {name}.json: {versions}" for versions in sorted(said)]
+  return "\n".join(lines)
+
+
+def page(folder: pathlib.Path = RESULTS) -> str:
+  """Returns the page of the results in a folder, as Markdown.
+
+  Args:
+    folder: of the JSON files.
+  """
+  header = ["work", "against", "goal", "ratio", "ours / theirs", "reached"]
+  header.append("command")
+  lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
+  lines += [row.text() for row in table(folder)]
+  template = (_HERE / "performance_page.md").read_text("utf-8")
+  figure = ""
+  if _read("training", folder).get("growth"):
+    figure = "![Milliseconds an image](speed.png)\n"
   return template.format(
-    demo=f"{minutes} min {seconds} s",
-    training=_table([*_training(training)]),
-    forward=_table([*_forward(read("encoders"))]),
-    startup=_table([*_startup(startup)]),
-    growth=_growth(training["growth"]),
+    table="\n".join(lines), figure=figure, versions=_versions(folder)
   )
 
 
 if __name__ == "__main__":
-  (_ROOT / "docs" / "performance.md").write_text(
-    page(_ROOT / "benchmarks" / "results"), encoding="utf-8"
-  )
+  _OUT = flags.DEFINE_string("out", None, "The page.", required=True)
+  app.run(lambda _: pathlib.Path(_OUT.value).write_text(page(), "utf-8") and 0)

@@ -96,7 +96,7 @@ class Side:
     loss = self._loss()
     loss.backward()
     self._optimizer.step()
-    return float(loss)
+    return loss.item()
 
   def steps(self, count: int) -> None:
     """Makes steps."""
