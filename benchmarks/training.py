@@ -22,8 +22,8 @@ that the file has stay):
   batch, beside the same step on triplets drawn from it at random.
 - feed: steps whose batch is drawn and gathered from resident faces, beside the
   same steps on a fixed batch; augmented on both sides, or on neither.
-- growth: milliseconds a step of the article's network by pairs of a batch (2 to 512), by
-  devices and by size of the embedding.
+- growth: milliseconds a step of the article's network by pairs of a batch (2
+  to 512), by devices and by size of the embedding.
 
 A contender is a process (training_contenders.py), and contenders take turns, so
 that a busy machine slows all alike. Before the peers are timed, each makes a
