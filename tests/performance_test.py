@@ -53,7 +53,10 @@ def test_the_quick_rows_are_these(of):
   assert tuple(of("quick").ROWS) == _ROWS
 
 
-@pytest.mark.parametrize("name", _ROWS)
+# The first compiles two whole training steps.
+@pytest.mark.parametrize(
+  "name", [pytest.param(_ROWS[0], marks=pytest.mark.slow), *_ROWS[1:]]
+)
 def test_a_quick_row_runs_and_both_sides_agree(name, of):
   quick = of("quick")
   # Eight pairs, for the tests' eight devices.
