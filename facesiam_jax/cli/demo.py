@@ -230,11 +230,11 @@ def _use(
 
 def _course(workdir: pathlib.Path, config: dict[str, Any]) -> str:
   """Says how the article network's validation loss went."""
-  from facesiam_jax.evaluation import measure
+  from facesiam_jax.evaluation import run_curves
 
-  curves = measure.training_curves(workdir) or {}
+  curves = run_curves.training_curves(workdir) or {}
   steps, losses = curves["validation_loss"]
-  step, value = measure.lowest(steps, losses)
+  step, value = run_curves.lowest(steps, losses)
   epoch = 100 * step / config["num_steps"]
   last = sum(losses[-5:]) / len(losses[-5:])
   return (

@@ -21,12 +21,13 @@ from facesiam_jax.evaluation import (
   embedding_cache,
   groups,
   protocols,
+  run_curves,
   scores,
 )
 from facesiam_jax.faces import grading, photo, pixels
 from facesiam_jax.metrics import scoring
 from facesiam_jax.training import config as config_lib
-from facesiam_jax.training import metric_writer, provenance
+from facesiam_jax.training import provenance
 
 # So many faces make 12 million pairs; a report keeps and draws each of them.
 _MOST_TEST_IMAGES = 5_000
@@ -318,45 +319,6 @@ def _baselines(images: np.ndarray, train_images: Any) -> dict[str, np.ndarray]:
   return found
 
 
-def training_curves(
-  workdir: str | os.PathLike[str],
-) -> dict[str, tuple[list[float], list[float]]] | None:
-  """Returns a run's curves of loss and accuracy by step, None if it has none.
-
-  Args:
-    workdir: the run's directory.
-
-  Returns:
-    "training_loss", "validation_accuracy", ... -> (steps, values).
-  """
-  curves: dict[str, tuple[list[float], list[float]]] = {}
-  labels = {"train": "training", "validation": "validation"}
-  for row in metric_writer.read_metrics(workdir):
-    for name in ("loss", "accuracy"):
-      series = curves.setdefault(f"{labels[row['split']]}_{name}", ([], []))
-      series[0].append(row["step"])
-      series[1].append(row[name])
-  return curves or None
-
-
-def lowest(steps: list[float], losses: list[float]) -> tuple[float, float]:
-  """Returns where a noisy curve is lowest, and how low, by a running mean.
-
-  Args:
-    steps: where the loss was measured, rising, at least one.
-    losses: its values.
-
-  Returns:
-    (step, value) of the lowest mean over a tenth of the curve; the step is in
-    the middle of that tenth.
-  """
-  width = max(1, len(losses) // 10)
-  kernel = np.full(width, 1.0 / width)
-  smooth = np.convolve(np.asarray(losses, np.float64), kernel, mode="valid")
-  first = int(np.argmin(smooth))
-  return float(steps[first + width // 2]), float(smooth[first])
-
-
 def write(
   out_dir: str | os.PathLike[str],
   bundle: bundle_lib.Bundle,
@@ -392,7 +354,7 @@ def write(
     similarity=measured.similarity,
     identity_ids=measured.identity_ids,
     images=measured.images,
-    curves=None if workdir is None else training_curves(workdir),
+    curves=None if workdir is None else run_curves.training_curves(workdir),
     curves_unit="step",
     baselines=baselines,
     settings=bundle.spec["config"],

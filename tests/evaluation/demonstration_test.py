@@ -1,10 +1,10 @@
-"""Tests of facesiam_jax.evaluation.demonstration and measure."""
+"""Tests of facesiam_jax.evaluation.demonstration and run_curves."""
 
 import numpy as np
 import pytest
 import tiny
 
-from facesiam_jax.evaluation import demonstration, measure
+from facesiam_jax.evaluation import demonstration, run_curves
 
 
 class PixelBundle:
@@ -60,6 +60,6 @@ def test_lowest_of_a_noisy_curve():
   steps = list(range(0, 1000, 10))
   valley = [abs(step - 400) / 1000 for step in steps]
   valley[90] = -0.3  # one lucky point is not the lowest mean
-  step, value = measure.lowest(steps, valley)
+  step, value = run_curves.lowest(steps, valley)
   assert abs(step - 400) <= 10 and 0 < value < 0.05
-  assert measure.lowest([5], [2.0]) == (5.0, 2.0)
+  assert run_curves.lowest([5], [2.0]) == (5.0, 2.0)
