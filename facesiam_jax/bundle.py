@@ -165,19 +165,23 @@ class Bundle:
     return heads.create(**_named(self.spec["head"]))
 
   @functools.cached_property
-  def apply(self) -> Any:
-    """Jitted (encoder variables, uint8 [B, H, W, C]) -> float32 [B, D]."""
+  def embedder(self) -> Any:
+    """(encoder variables, uint8 [B, H, W, C]) -> float32 [B, D], not jitted."""
     encoder = encoders.create(**_named(self.spec["encoder"]))
     settings = inference.Settings(
       standardize=self.spec["standardize"],
       normalize=self.metric == "cosine",
       **self.spec["views"],
     )
-    return jax.jit(
-      lambda variables, images: inference.embed(
-        encoder, variables, images, settings
-      )
+    return lambda variables, images: inference.embed(
+      encoder, variables, images, settings
     )
+
+  @functools.cached_property
+  def apply(self) -> Any:
+    """`embedder`, jitted."""
+    options = encoders.compiler_options()
+    return jax.jit(self.embedder, compiler_options=options)
 
   def embed(self, images: Any) -> np.ndarray:
     """Embeds faces.

@@ -43,7 +43,7 @@ def stablehlo(
   # Constants, so that the file needs no weights beside it.
   variables: Any = jax.tree.map(jnp.asarray, bundle.variables["encoder"])
   # By vmap an encoder sees one face, so that it may ask for its batch size.
-  one = lambda face: bundle.apply(variables, face[None])[0]
+  one = lambda face: bundle.embedder(variables, face[None])[0]
   function = jax.jit(jax.vmap(one))
   exported = jax.export.export(function, platforms=platforms)(faces)
   try:

@@ -158,6 +158,7 @@ def pmap(
   in_specs: Any = None,
   out_specs: Any = None,
   donate_argnums: tuple[int, ...] = (),
+  compiler_options: dict[str, str] | None = None,
 ) -> Callable[..., Any]:
   """Maps a one-device step over the mesh, as `jax.pmap` does, and jits it.
 
@@ -173,6 +174,7 @@ def pmap(
       None means all arguments split along their first axis.
     out_specs: the same for the result; None means split along the first axis.
     donate_argnums: arguments whose buffers the result may reuse.
+    compiler_options: of XLA, as `jax.jit` takes them.
 
   Returns:
     The jitted, mapped function of the global arrays.
@@ -187,7 +189,14 @@ def pmap(
     out_specs=P(AXIS) if out_specs is None else out_specs,
     check_vma=False,
   )
-  return jax.jit(mapped, donate_argnums=donate_argnums)
+  return jax.jit(
+    mapped, donate_argnums=donate_argnums, compiler_options=compiler_options
+  )
+
+
+def platform(mesh: Mesh) -> str:
+  """Returns what the mesh's devices are: "cpu", "gpu" or "tpu"."""
+  return str(mesh.devices.flat[0].platform)
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:

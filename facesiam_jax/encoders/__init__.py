@@ -9,12 +9,14 @@ the index of each row in the global batch, needed when training with dropout
 
 from facesiam_jax.encoders.catalogue import create, names
 from facesiam_jax.encoders.cnn import ArticleCNN, SmallCNN
+from facesiam_jax.encoders.convolution import compiler_options
 from facesiam_jax.encoders.gabor import Gabor
 
 __all__ = [
   "ArticleCNN",
   "Gabor",
   "SmallCNN",
+  "compiler_options",
   "create",
   "names",
 ]

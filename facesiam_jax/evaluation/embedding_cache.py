@@ -19,7 +19,7 @@ import tqdm
 from jax.sharding import PartitionSpec as P
 
 from facesiam_jax import bundle as bundle_lib
-from facesiam_jax import errors, files, parallel
+from facesiam_jax import encoders, errors, files, parallel
 from facesiam_jax.evaluation import templates
 
 # As many rows as `Bundle.embed` takes at once: an embedding has the same bits.
@@ -68,7 +68,10 @@ def embed(
   """
   mesh = parallel.make_mesh() if mesh is None else mesh
   mapped = parallel.pmap(
-    bundle.apply, mesh, in_specs=(P(), P(parallel.AXIS)), out_specs=None
+    bundle.embedder,
+    mesh,
+    in_specs=(P(), P(parallel.AXIS)),
+    compiler_options=encoders.compiler_options(parallel.platform(mesh)),
   )
   variables = parallel.replicate(bundle.variables["encoder"], mesh)
   size = _BLOCK * mesh.size

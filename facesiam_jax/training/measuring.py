@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from facesiam_jax import parallel, sampling
+from facesiam_jax import encoders, parallel, sampling
 from facesiam_jax.encoders import inference
 from facesiam_jax.training import objectives
 from facesiam_jax.training import recipe as recipe_lib
@@ -43,7 +43,11 @@ def make_embedder(
     return lax.all_gather(own, parallel.AXIS, tiled=True)
 
   mapped = parallel.pmap(
-    block, mesh, in_specs=(P(), P(parallel.AXIS)), out_specs=P()
+    block,
+    mesh,
+    in_specs=(P(), P(parallel.AXIS)),
+    out_specs=P(),
+    compiler_options=encoders.compiler_options(parallel.platform(mesh)),
   )
 
   def embedder(state: state_lib.TrainState, images: Any) -> np.ndarray:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from facesiam_jax import ops, parallel
+from facesiam_jax import encoders, ops, parallel
 from facesiam_jax.data import resident, streaming
 from facesiam_jax.metrics import collapse
 from facesiam_jax.training import embedding, objectives
@@ -235,4 +235,5 @@ def make_train_steps(
     in_specs=(state_spec, P(parallel.AXIS) if streamed else P()),
     out_specs=(state_spec, P()),
     donate_argnums=(0,),
+    compiler_options=encoders.compiler_options(parallel.platform(mesh)),
   )

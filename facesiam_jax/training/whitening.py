@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from facesiam_jax import errors, preprocess
+from facesiam_jax import encoders, errors, preprocess
 from facesiam_jax.training import recipe as recipe_lib
 
 KIND = "whitening"
@@ -118,13 +118,15 @@ def _features(
     recipe.encoder.apply, variables, method="features"
   )
 
-  @jax.jit
+  jit = functools.partial(jax.jit, compiler_options=encoders.compiler_options())
+
+  @jit
   def plain(images: jax.Array, rows: jax.Array) -> jax.Array:
     del rows
     pixels = preprocess.to_float(images)
     return features(preprocess.standardize(pixels, **recipe.standardize))
 
-  @jax.jit
+  @jit
   def copied(images: jax.Array, rows: jax.Array, copy: jax.Array) -> jax.Array:
     return features(recipe_lib.training_images(recipe, images, rows, copy))
 

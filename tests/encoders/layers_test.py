@@ -8,6 +8,7 @@ from flax import linen as nn
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
+from facesiam_jax import encoders
 from facesiam_jax.encoders import layers
 from tests.reference import layers as reference
 
@@ -24,7 +25,7 @@ CASES = [
   ((2, 9, 8, 2), (1, 1, 2, 3), (1, 1), ((0, 2), (1, 0))),
   # More pixels than one matrix product is made for on CPU.
   ((2, 9, 10, 2), (3, 3, 2, 3), (1, 1), "SAME"),
-  # Steps of two from few channels, odd and even sides and windows.
+  # Steps of two, odd and even sides and windows.
   ((2, 17, 18, 3), (7, 7, 3, 4), (2, 2), ((3, 3), (3, 3))),
   ((3, 20, 17, 1), (4, 3, 1, 2), (2, 2), "VALID"),
   ((1, 19, 16, 2), (3, 4, 2, 2), (2, 2), ((0, 1), (2, 3))),
@@ -242,17 +243,52 @@ def test_other_platforms_get_the_native_gradient():
   traced = gradient.trace(kernel, images)
   cpu = traced.lower(lowering_platforms=("cpu",)).as_text()
   tpu = traced.lower(lowering_platforms=("tpu",)).as_text()
-  assert "while" in cpu and "select_and_scatter" not in cpu
-  assert "while" not in tpu and "select_and_scatter" in tpu
+  assert "select_and_scatter" not in cpu and "select_and_scatter" in tpu
+  # The gradient with respect to the kernel, as JAX says it: f01b_i01o->01bf.
+  assert "[f, 0, 1, b]x" not in cpu and "[f, 0, 1, b]x" in tpu
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_the_gradient_has_no_loops(window):
+  # Of all that XLA does on CPU, convolutions inside loops are the slowest.
+  images, kernel = _arrays((8, 6, 6, 2), (window, window, 2, 3))
+  gradient = jax.jit(jax.grad(_train_loss, argnums=(0, 1)))
+  text = gradient.trace(kernel, images).lower().as_text()
+  assert "while" not in text
+
+
+@pytest.mark.parametrize("platform", ["cpu", None])
+def test_compiler_options_leave_convolutions_to_eigen(platform):
+  # As on the eight CPU devices of the tests.
+  arrays = _arrays((16, 16, 16, 32), (3, 3, 32, 32))
+  options = encoders.compiler_options(platform)
+  assert options == encoders.compiler_options("cpu") != {}
+  run = lambda images, kernel: layers.conv(images, kernel).sum(axis=-1)
+  fast = jax.jit(run, compiler_options=options)
+  plain = jax.jit(run)
+  _close(fast(*arrays), plain(*arrays))
+  text = fast.lower(*arrays).compile().as_text()
+  assert " convolution(" in text.split("ENTRY")[1]
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu", "METAL"])
+def test_other_platforms_have_no_options(platform):
+  assert encoders.compiler_options(platform) == {}
+
+
+@pytest.mark.parametrize("version", [(0, 9, 2), (0, 13, 0), (1, 0, 0)])
+def test_unknown_releases_have_no_options(monkeypatch, version):
+  monkeypatch.setattr(jax, "__version_info__", version)
+  assert encoders.compiler_options("cpu") == {}
 
 
 @pytest.mark.parametrize(
   ("image_shape", "kernel_shape", "strides", "word", "absent"),
   [
     ((2, 9, 9, 8), (1, 1, 8, 4), 1, "dot_general", "convolution"),
-    ((2, 7, 7, 8), (3, 3, 8, 4), 1, "dot_general", "convolution"),
-    ((2, 8, 8, 8), (3, 3, 8, 4), 1, "convolution", "dot_general"),
-    ((2, 20, 20, 3), (7, 7, 3, 8), 2, "4x4x12x8", "dot_general"),
+    ((1, 7, 7, 8), (3, 3, 8, 4), 1, "dot_general", "convolution"),
+    ((2, 7, 7, 8), (3, 3, 8, 4), 1, "convolution", "dot_general"),
+    ((1, 8, 8, 8), (3, 3, 8, 4), 1, "convolution", "dot_general"),
     ((2, 20, 20, 8), (7, 7, 8, 8), 2, "7x7x8x8", "dot_general"),
   ],
 )
