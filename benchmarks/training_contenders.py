@@ -22,6 +22,8 @@ from typing import Any
 
 import training_cases as cases
 
+from facesiam_jax.cli import common
+
 _HERE = pathlib.Path(__file__).resolve().parent
 _PAUSE_S = 0.3
 _MODULES = {"torch": "training_torch", "keras": "training_keras"}
@@ -49,6 +51,9 @@ class Contender:
     if devices > 1:
       flag = f"--xla_force_host_platform_device_count={devices}"
       environment["XLA_FLAGS"] = flag
+    if name not in _MODULES:
+      # As `facesiam train` starts.
+      environment = common.huge_pages_environment(environment) or environment
     self._errors = tempfile.TemporaryFile(mode="w+")
     self._process = subprocess.Popen(
       [

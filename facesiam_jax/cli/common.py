@@ -1,9 +1,11 @@
 """What the verbs share: their common flags, tables and files out."""
 
+import contextlib
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
 from absl import flags
@@ -14,6 +16,10 @@ from facesiam_jax import errors, files
 COLLAPSED = (
   "every photo got the same embedding: this network tells nobody apart."
 )
+
+
+_HUGE_PAGES = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+_TUNABLES = "GLIBC_TUNABLES"
 
 
 class UsageError(flags.Error):
@@ -52,6 +58,45 @@ def keep_compiled() -> None:
   )
   # Also the small ones: a command compiles twenty of them.
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def huge_pages_environment(
+  environment: Mapping[str, str], policy: pathlib.Path = _HUGE_PAGES
+) -> dict[str, str] | None:
+  """Returns an environment in which the C library asks for huge pages.
+
+  Args:
+    environment: of this process.
+    policy: Linux's file that says who gets huge pages.
+
+  Returns:
+    The environment with one variable more; None where Linux gives them to all
+    or to nobody, is not Linux, or the variable is set already.
+  """
+  try:
+    on_request = "[madvise]" in policy.read_text()
+  except OSError:
+    return None
+  if _TUNABLES in environment or not on_request:
+    return None
+  return {**environment, _TUNABLES: "glibc.malloc.hugetlb=1"}
+
+
+def restart_with_huge_pages() -> None:
+  """Starts this process's program anew, as the same process, with huge pages.
+
+  XLA takes the memory of a training step from the C library and gives it back
+  after it. Where Linux hands that out, zeroed, in pages of 4 kB, a step on CPU
+  takes 1.1 to 1.2 times as long. The C library reads its settings when it is
+  loaded, so this is the only way to ask. Where it cannot be, it is not.
+  """
+  environment = huge_pages_environment(os.environ)
+  if environment is None or not sys.executable:
+    return
+  sys.stdout.flush()
+  sys.stderr.flush()
+  with contextlib.suppress(OSError):
+    os.execve(sys.executable, sys.orig_argv, environment)
 
 
 def define_bundle(flag_values: flags.FlagValues) -> None:

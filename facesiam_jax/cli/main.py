@@ -49,6 +49,7 @@ VERBS = {
 MODULES = {verb: verb for verb in VERBS} | {"import": "import_weights"}
 _HELP_FLAGS = frozenset({"-h", "-help", "--help", "--helpshort", "--helpfull"})
 _WIDTH = 79
+_TRAINING = frozenset({"train", "demo"})
 
 
 def _overview() -> str:
@@ -255,6 +256,8 @@ def entry() -> None:
   """The console script: runs the process's command line and exits."""
   if not sys.warnoptions and "--verbosity=1" not in sys.argv:
     warnings.simplefilter("ignore")
+  if sys.argv[1:2] and sys.argv[1] in _TRAINING:
+    common.restart_with_huge_pages()
   sys.exit(main())
 
 

@@ -251,6 +251,63 @@ def test_verb_sees_flags_words_and_command_line(monkeypatch):
   assert sys.argv == before
 
 
+@pytest.mark.parametrize(
+  "policy, environment, expected",
+  [
+    ("always [madvise] never\n", {"A": "1"}, "glibc.malloc.hugetlb=1"),
+    ("[always] madvise never\n", {}, None),
+    ("always madvise [never]\n", {}, None),
+    ("always [madvise] never\n", {"GLIBC_TUNABLES": "x=1"}, None),
+    (None, {}, None),
+  ],
+)
+def test_huge_pages_are_asked_for(tmp_path, policy, environment, expected):
+  file = tmp_path / "enabled"
+  if policy is not None:
+    file.write_text(policy)
+  found = common.huge_pages_environment(environment, file)
+  if expected is None:
+    assert found is None
+  else:
+    assert found == {**environment, "GLIBC_TUNABLES": expected}
+
+
+_TELLER = """
+import os, sys, types
+from facesiam_jax.cli import common, main
+module = types.ModuleType(sys.argv[1])
+module.define_flags = lambda flag_values: None
+def run(flag_values, args):
+  wanted = common.huge_pages_environment(
+    {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+  )
+  print(os.getpid(), os.environ.get("GLIBC_TUNABLES"), wanted is not None, args)
+  return 3
+module.run = run
+sys.modules[f"facesiam_jax.cli.{sys.argv[1]}"] = module
+main.entry()
+"""
+
+
+@pytest.mark.parametrize("verb", ["train", "verify"])
+def test_training_restarts_as_the_same_process(verb):
+  environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+  process = subprocess.Popen(
+    [sys.executable, "-c", _TELLER, verb, "a b"],
+    stdout=subprocess.PIPE,
+    text=True,
+    env=environment,
+  )
+  said, _ = process.communicate()
+  # Whether this Linux gives huge pages for the asking.
+  on_request = " True " in said
+  tunables = "glibc.malloc.hugetlb=1" if on_request else None
+  expected = tunables if verb == "train" else None
+  assert said.split(" ", 2)[:2] == [str(process.pid), str(expected)]
+  assert said.endswith("['a b']\n")
+  assert process.returncode == 3
+
+
 def _start(argv, **options):
   return subprocess.Popen(
     [sys.executable, "-m", "facesiam_jax.cli.main", *argv],
