@@ -2,9 +2,9 @@
 
 On CPU XLA computes the gradient of max-pooling slowly, and that of a
 convolution inside `lax.scan` a hundred times as slowly as outside, so both have
-a gradient written here. GPU and TPU keep their native gradients; values and gradients
-agree on every platform to float32 rounding. Gradients are reverse mode, first
-order: `jax.grad` and `jax.vjp` work, `jax.jvp` and Hessians do not.
+a gradient written here. GPU and TPU keep their native gradients; values and
+gradients agree on every platform to float32 rounding. Gradients are reverse
+mode, first order: `jax.grad` and `jax.vjp` work, `jax.jvp` and Hessians do not.
 `RowDropout` draws the mask of an example from its place in the global batch,
 so that a step does not depend on the number of devices.
 """

@@ -242,20 +242,22 @@ def _depthwise_kernel_gradient(
   window: Sequence[int],
   stride: int,
 ) -> jax.Array:
-  """One sum a tap, image by image: so they stay in the cache."""
+  """The sums of all taps in one pass over each image.
 
-  def add_image(
-    total: jax.Array, image: tuple[jax.Array, jax.Array]
-  ) -> tuple[jax.Array, None]:
-    pixels, weights = (part[None].astype(jnp.float32) for part in image)
-    taps = _taps(pixels, window, stride)
-    sums = [jnp.sum(tap * weights, axis=(0, 1, 2)) for tap in taps]
-    return total + jnp.stack(sums), None
-
-  channels = padded.shape[-1]
-  zeros = jnp.zeros((window[0] * window[1], channels), jnp.float32)
-  total, _ = lax.scan(add_image, zeros, (padded, cotangent))
-  return total.reshape(*window, 1, channels)
+  A sum a tap reads the images as often as there are taps: two to four times as
+  slow (3x3, two cores).
+  """
+  taps = list(_taps(padded.astype(jnp.float32), window, stride))
+  weights = cotangent.astype(jnp.float32)
+  sums = lax.reduce(
+    tuple(tap * weights for tap in taps),
+    (jnp.float32(0),) * len(taps),
+    lambda some, more: tuple(map(jnp.add, some, more)),
+    (1, 2),
+  )
+  return jnp.stack([jnp.sum(images, axis=0) for images in sums]).reshape(
+    *window, 1, padded.shape[-1]
+  )
 
 
 def _own_depthwise_gradients(
