@@ -97,6 +97,7 @@ def _make_ours(path: pathlib.Path) -> tuple[Embed, Any]:
   """Returns the embedding, and what compiles it for a number of chips."""
   import jax
 
+  from facesiam_jax import encoders
   from facesiam_jax.encoders import dlib_resnet as encoder
   from facesiam_jax.encoders import inference
   from facesiam_jax.pretrained import dlib_resnet
@@ -107,7 +108,8 @@ def _make_ours(path: pathlib.Path) -> tuple[Embed, Any]:
   jitted = jax.jit(
     lambda variables, chips: inference.embed(
       network, variables, chips, settings
-    )
+    ),
+    compiler_options=encoders.compiler_options(),
   )
 
   def compiled(batch: int) -> float:

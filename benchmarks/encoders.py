@@ -70,7 +70,8 @@ def _ours(source: Any, variables: Any) -> tuple[Embed, dict[int, float]]:
   def embed(faces: np.ndarray) -> np.ndarray:
     if len(faces) not in compiled:
       begun = time.perf_counter()
-      compiled[len(faces)] = jax.jit(run).lower(faces).compile()
+      jitted = jax.jit(run, compiler_options=encoders.compiler_options())
+      compiled[len(faces)] = jitted.lower(faces).compile()
       seconds[len(faces)] = time.perf_counter() - begun
     return np.asarray(compiled[len(faces)](faces))
 

@@ -32,7 +32,7 @@ from absl import app, flags
 from flax import linen as nn
 from jax import lax
 
-from facesiam_jax import mining, ops
+from facesiam_jax import encoders, mining, ops
 from facesiam_jax.encoders import layers
 from facesiam_jax.gallery import search
 
@@ -111,13 +111,18 @@ def _article(sizes: Sizes) -> tuple[Call, Call]:
   return lambda: side.steps(1), _plain_step(case)
 
 
-def _gradient(run: Callable[..., jax.Array], *inputs: jax.Array) -> Call:
+def _gradient(
+  run: Callable[..., jax.Array],
+  *inputs: jax.Array,
+  options: dict[str, str] | None = None,
+) -> Call:
   """Value and gradients of the sum of squares, compiled."""
   compiled = jax.jit(
     jax.value_and_grad(
       lambda *args: jnp.sum(jnp.square(run(*args))),
       argnums=tuple(range(len(inputs))),
-    )
+    ),
+    compiler_options=options,
   )
   return lambda: jax.block_until_ready(compiled(*inputs))
 
@@ -135,7 +140,8 @@ def _conv(sizes: Sizes) -> tuple[Call, Call]:
   plain = lambda x, k: lax.conv_general_dilated(
     x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
   )
-  ours = _gradient(layers.conv, images, kernel)
+  options = encoders.compiler_options()
+  ours = _gradient(layers.conv, images, kernel, options=options)
   return ours, _gradient(plain, images, kernel)
 
 
