@@ -179,7 +179,7 @@ class Bundle:
 
   @functools.cached_property
   def apply(self) -> Any:
-    """`embedder`, jitted."""
+    """`embedder`, jitted; inside a jit of your own call `embedder`."""
     options = encoders.compiler_options()
     return jax.jit(self.embedder, compiler_options=options)
 

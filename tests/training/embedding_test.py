@@ -114,7 +114,7 @@ def test_bfloat16_computes_with_float32_parameters_and_loss(devices):
   assert jax.tree.map(lambda x: x.dtype, after) == jax.tree.map(
     lambda x: x.dtype, state
   )
-  jaxpr = jax.make_jaxpr(steps)(state, data)
+  jaxpr = steps.trace(state, data).jaxpr
   assert "bfloat16" in _dtypes(jaxpr.jaxpr, "conv_general_dilated", set())
   # The logits' own matrix products.
   assert "float32" in _dtypes(jaxpr.jaxpr, "dot_general", set())

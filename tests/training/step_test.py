@@ -192,7 +192,7 @@ def test_no_host_work_and_no_recompilation_within_steps(
   steps = step_lib.make_train_steps(
     recipe, mesh, 1, frozen=frozen, state_spec=specs
   )
-  jaxpr = str(jax.make_jaxpr(steps)(state, data))
+  jaxpr = str(steps.trace(state, data).jaxpr)
   assert "callback" not in jaxpr
   state, _ = steps(state, data)
   with jax.transfer_guard("disallow"):
