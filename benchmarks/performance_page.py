@@ -16,6 +16,8 @@ from absl import app, flags
 _HERE = pathlib.Path(__file__).resolve().parent
 RESULTS = _HERE / "results"
 _MISSING = "not measured"
+# Files that hold parts, each with the versions that it was measured with.
+_BY_PARTS = ("training", "training_newest")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,9 +236,9 @@ def table(folder: pathlib.Path = RESULTS) -> list[Row]:
 
 def _versions(folder: pathlib.Path) -> str:
   lines = []
-  for name in ("training", "encoders", "startup", "feed", "gallery"):
+  for name in (*_BY_PARTS, "encoders", "startup", "feed", "gallery"):
     found = _read(name, folder)
-    parts = found if name == "training" else {"": found}
+    parts = found if name in _BY_PARTS else {"": found}
     said = {
       ", ".join(f"{k} {v}" for k, v in part["versions"].items() if v)
       for part in parts.values()
@@ -246,22 +248,35 @@ def _versions(folder: pathlib.Path) -> str:
   return "\n".join(lines)
 
 
+def _text(rows: list[Row]) -> str:
+  header = ["work", "against", "goal", "ratio", "ours / theirs", "reached"]
+  header.append("command")
+  lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
+  return "\n".join([*lines, *(row.text() for row in rows)])
+
+
+def _newest(folder: pathlib.Path) -> str:
+  """Returns the steps under another release of JAX, those measured only."""
+  found = _read("training_newest", folder)
+  rows = [row for row in _training_rows(found) if row.ratio is not None]
+  return _text(rows) if rows else "Not measured."
+
+
 def page(folder: pathlib.Path = RESULTS) -> str:
   """Returns the page of the results in a folder, as Markdown.
 
   Args:
     folder: of the JSON files.
   """
-  header = ["work", "against", "goal", "ratio", "ours / theirs", "reached"]
-  header.append("command")
-  lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
-  lines += [row.text() for row in table(folder)]
   template = (_HERE / "performance_page.md").read_text("utf-8")
   figure = ""
   if _read("training", folder).get("growth"):
     figure = "![Milliseconds an image](speed.png)\n"
   return template.format(
-    table="\n".join(lines), figure=figure, versions=_versions(folder)
+    table=_text(table(folder)),
+    newest=_newest(folder),
+    figure=figure,
+    versions=_versions(folder),
   )
 
 

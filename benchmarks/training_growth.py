@@ -83,7 +83,7 @@ def draw(found: dict[str, Any], path: str) -> None:
   panels = figure.subplots(1, 3, width_ratios=(2, 1, 1.3))
   titles = {
     "pairs": "Pairs in a batch",
-    "devices": "Devices on the same two cores",
+    "devices": "Devices, two cores",
     "dim": "Numbers of an embedding",
   }
   for axes, (name, title) in zip(panels, titles.items(), strict=True):

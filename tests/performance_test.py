@@ -49,6 +49,22 @@ def test_a_row_says_whether_its_goal_is_reached(of, tmp_path):
   assert not unknown.reached and "not measured" in unknown.text()
 
 
+def test_the_newest_jax_has_a_table_of_what_was_measured(of, tmp_path):
+  page = of("performance_page").page
+  assert "Not measured." in page(tmp_path)
+  mined = {
+    "milliseconds": {"mined": 101.0, "random": 100.0},
+    "ratio": {"random": 1.01},
+    "ratio_range": {"random": [1.0, 1.02]},
+    "versions": {"jax": "2"},
+  }
+  (tmp_path / "training_newest.json").write_text(json.dumps({"mining": mined}))
+  part = page(tmp_path).split("## Under the newest JAX")[1].split("\n## ")[0]
+  assert part.count("\n|") == 3
+  assert "1.01 | 101 / 100 ms, 1.00 to 1.02 | yes |" in part
+  assert "- training_newest.json: jax 2" in page(tmp_path)
+
+
 def test_the_quick_rows_are_these(of):
   assert tuple(of("quick").ROWS) == _ROWS
 
