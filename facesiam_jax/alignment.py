@@ -20,6 +20,7 @@ template); King 2009, Dlib-ml (its mean face, and chips with padding).
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -248,7 +249,30 @@ def to_image(
   return invert(umeyama(landmarks, places))
 
 
-def warp(images: ArrayLike, matrices: ArrayLike, *, size: int) -> jax.Array:
+def halvings(matrix: ArrayLike, side: int, *, size: int) -> int:
+  """Returns how often `warp` halves an image before it reads from it.
+
+  Args:
+    matrix: one of those of `warp`, not traced, [2, 3].
+    side: the longer side of the image in pixels.
+    size: side of the picture in pixels, > 0.
+  """
+  scale = float(np.hypot(*np.asarray(matrix)[:, 0]))
+  return min(int(math.log2(max(scale, 1.0))), _most_halvings(side, size))
+
+
+def _most_halvings(side: int, size: int) -> int:
+  """Returns how often to halve until an image is at most twice the size."""
+  return max(0, math.ceil(math.log2(side / (2 * size)))) if side else 0
+
+
+def warp(
+  images: ArrayLike,
+  matrices: ArrayLike,
+  *,
+  size: int,
+  level: int | None = None,
+) -> jax.Array:
   """Cuts a picture out of each image along a similarity transform, bilinearly.
 
   Where the picture is smaller than what it shows, the image is first halved,
@@ -261,6 +285,8 @@ def warp(images: ArrayLike, matrices: ArrayLike, *, size: int) -> jax.Array:
     images: [B, H, W, C], any range.
     matrices: from pixels of the picture to pixels of the image, [B, 2, 3].
     size: side of the pictures in pixels, > 0.
+    level: how often to halve, from `halvings`; None finds it for each image,
+      which is twice the work to trace and, of large images, to compute.
 
   Returns:
     float32 [B, size, size, C].
@@ -277,9 +303,13 @@ def warp(images: ArrayLike, matrices: ArrayLike, *, size: int) -> jax.Array:
       "images must be [B, H, W, C] and matrices [B, 2, 3], got "
       f"{images.shape} and {matrices.shape}."
     )
+  most = _most_halvings(max(images.shape[1:3]), size)
   levels = [images]
-  while max(levels[-1].shape[1:3]) > 2 * size:
+  for _ in range(most if level is None else level):
     levels.append(_halved(levels[-1]))
+  if level is not None:
+    cut = lambda image, matrix: _cut(image, matrix, size=size, level=level)
+    return jax.vmap(cut)(levels[-1], matrices)
   branches = [
     lambda image, matrix, n=n: _cut(image[n], matrix, size=size, level=n)
     for n in range(len(levels))

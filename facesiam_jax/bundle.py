@@ -43,9 +43,6 @@ _DEFAULTS = {"alignment": OWN_ALIGNMENT, "calibrated": True}
 # Templates by the names that earlier bundles, and all fingerprints, have.
 _EARLIER = {"dlib150": "dlib_150", "arcface112": "arcface_112"}
 _SPEC = "bundle.json"
-# Faces go through the network in blocks of this many, so that an embedding
-# has the same bits whatever it was computed together with.
-_BLOCK = 32
 
 
 def probability(logit: Any, prior: float = 0.5) -> np.ndarray:
@@ -205,9 +202,10 @@ class Bundle:
         f"got {images.dtype} {images.shape}."
       )
     blocks = [np.zeros((0, self.dim), np.float32)]
-    for first in range(0, len(images), _BLOCK):
-      block = images[first : first + _BLOCK]
-      padding = ((0, _BLOCK - len(block)), (0, 0), (0, 0), (0, 0))
+    size = inference.block_size()
+    for first in range(0, len(images), size):
+      block = images[first : first + size]
+      padding = ((0, size - len(block)), (0, 0), (0, 0), (0, 0))
       embedded = self.apply(self.variables["encoder"], np.pad(block, padding))
       blocks.append(np.asarray(embedded)[: len(block)])
     return np.concatenate(blocks)

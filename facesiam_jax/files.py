@@ -12,6 +12,12 @@ if TYPE_CHECKING:  # every verb's --help imports this file, and no NumPy
   import numpy as np
 
 
+def user_cache() -> pathlib.Path:
+  """Returns facesiam_jax/ of the user's cache folder, which may not exist."""
+  base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+  return pathlib.Path(base) / "facesiam_jax"
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
   """Opens a file that takes the place of `path` once it is on the disk.

@@ -11,7 +11,7 @@ from tests.reference import alignment as reference
 
 # Jitted, because op by op each shape is compiled op by op; that both agree is
 # tested below.
-_warp = jax.jit(alignment.warp, static_argnames="size")
+_warp = jax.jit(alignment.warp, static_argnames=("size", "level"))
 _align = jax.jit(alignment.align, static_argnames=("template", "kind", "size"))
 
 
@@ -200,6 +200,21 @@ def test_warp_is_the_same_in_company_and_jitted():
     one = slice(i, i + 1)
     alone = alignment.warp(pictures[one], matrices[one], size=7)
     np.testing.assert_allclose(together[i], alone[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 1.99, 2.3, 4.5, 9.0, 40.0])
+@pytest.mark.parametrize("side, size", [(38, 19), (39, 19), (160, 9), (1, 4)])
+def test_halvings_are_those_of_warp(scale, side, size):
+  picture = np.random.default_rng(0).uniform(
+    0, 255, (1, side, side - side // 3)
+  )
+  picture, matrix = picture[..., None], _matrix(scale, 0.4, (1.0, 2.0))
+  level = alignment.halvings(matrix, side, size=size)
+  want = _warp(picture, matrix[None], size=size)
+  got = _warp(picture, matrix[None], size=size, level=level)
+  np.testing.assert_allclose(got, want, atol=1e-3)
+  other = _warp(picture, matrix[None], size=size, level=level + 1)
+  assert side < 9 or np.abs(other - want).max() > 1
 
 
 def test_warp_is_differentiable():

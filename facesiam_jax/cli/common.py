@@ -52,9 +52,8 @@ def keep_compiled() -> None:
   They lie in $JAX_COMPILATION_CACHE_DIR, else in facesiam_jax/ of the user's
   cache folder; to be called before JAX is loaded.
   """
-  base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
   os.environ.setdefault(
-    "JAX_COMPILATION_CACHE_DIR", os.path.join(base, "facesiam_jax", "jax")
+    "JAX_COMPILATION_CACHE_DIR", str(files.user_cache() / "jax")
   )
   # Also the small ones: a command compiles twenty of them.
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

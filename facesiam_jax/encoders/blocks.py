@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from facesiam_jax.encoders import layers
 from facesiam_jax.encoders.initializers import he_normal
 from facesiam_jax.encoders.windows import (
   Pair,
@@ -136,9 +137,8 @@ class PReLU(nn.Module):
   def __call__(self, inputs: jax.Array) -> jax.Array:
     """Returns the dtype and shape of inputs [..., C]."""
     shape = (inputs.shape[-1],)
-    slope = self.param(
-      "slope", nn.initializers.constant(0.25), shape, jnp.float32
-    )
+    quarter = nn.initializers.constant(0.25)
+    slope = layers.parameter(self, "slope", quarter, shape)
     slope = slope.astype(inputs.dtype).reshape((1,) * (inputs.ndim - 1) + shape)
     return jnp.where(inputs >= 0, inputs, slope * inputs)
 
@@ -153,8 +153,8 @@ class Affine(nn.Module):
   def __call__(self, inputs: jax.Array) -> jax.Array:
     """Returns the dtype and shape of inputs [..., C]."""
     shape = (inputs.shape[-1],)
-    scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
-    bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+    scale = layers.parameter(self, "scale", nn.initializers.ones, shape)
+    bias = layers.parameter(self, "bias", nn.initializers.zeros, shape)
     wide = (1,) * (inputs.ndim - 1) + shape
     return inputs * scale.astype(inputs.dtype).reshape(wide) + bias.astype(
       inputs.dtype
@@ -183,13 +183,9 @@ class DepthwiseConv(nn.Module):
   def __call__(self, images: jax.Array) -> jax.Array:
     """Returns [B, h, w, C] of images [B, H, W, C], in their dtype."""
     channels = images.shape[-1]
-    kernel = self.param(
-      "kernel",
-      # The fan-in is the window: a channel sees no other.
-      he_normal,
-      (*pair(self.kernel_size), 1, channels),
-      jnp.float32,
-    )
+    # The fan-in is the window: a channel sees no other.
+    shape = (*pair(self.kernel_size), 1, channels)
+    kernel = layers.parameter(self, "kernel", he_normal, shape)
     outputs = depthwise_conv(
       images,
       kernel.astype(images.dtype),
@@ -197,6 +193,7 @@ class DepthwiseConv(nn.Module):
       padding=self.padding,
     )
     if self.use_bias:
-      bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+      zeros = nn.initializers.zeros
+      bias = layers.parameter(self, "bias", zeros, (channels,))
       outputs = outputs + bias.astype(outputs.dtype).reshape(1, 1, 1, -1)
     return outputs

@@ -68,8 +68,9 @@ class Con(nn.Module):
   def __call__(self, images: jax.Array) -> jax.Array:
     """Returns [B, h, w, features] of images [B, H, W, C], in their dtype."""
     shape = (self.size, self.size, images.shape[-1], self.features)
-    kernel = self.param("kernel", he_normal, shape)
-    bias = self.param("bias", nn.initializers.zeros, (self.features,))
+    kernel = layers.parameter(self, "kernel", he_normal, shape)
+    zeros = nn.initializers.zeros
+    bias = layers.parameter(self, "bias", zeros, (self.features,))
     kernel, bias = kernel.astype(images.dtype), bias.astype(images.dtype)
     margin = self.size // 2 if self.stride == 1 else 0
     sides = (margin, margin)

@@ -23,6 +23,30 @@ from facesiam_jax.encoders.convolution import Padding, conv
 from facesiam_jax.encoders.initializers import he_normal
 
 
+def parameter(
+  module: nn.Module, name: str, init: Any, shape: tuple[int, ...]
+) -> jax.Array:
+  """Returns a parameter of a module, float32; `module.param`, but quick.
+
+  Flax traces the initialiser at each call of a network too, to compare shapes:
+  half of the time of tracing dlib's. Here the shapes are compared alone.
+
+  Args:
+    module: whose parameter it is, inside its own `nn.compact` method.
+    name: of the parameter.
+    init: initialiser, (key, shape, dtype) -> array.
+    shape: of the parameter.
+
+  Raises:
+    flax.errors.ScopeParamShapeError: if the variables hold another shape.
+    flax.errors.ScopeParamNotFoundError: if they hold none.
+  """
+  value = module.get_variable("params", name)
+  if getattr(value, "shape", None) == shape and not module.is_initializing():
+    return value
+  return module.param(name, init, shape, jnp.float32)
+
+
 def _native_max_pool(images: jax.Array) -> jax.Array:
   return lax.reduce_window(
     images, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID"
@@ -132,7 +156,7 @@ class Conv(nn.Module):
   def __call__(self, images: jax.Array) -> jax.Array:
     """Returns [B, h, w, features] of images [B, H, W, C]."""
     shape = (*self.kernel_size, images.shape[-1], self.features)
-    kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+    kernel = parameter(self, "kernel", self.kernel_init, shape)
     outputs = conv(
       images,
       kernel.astype(images.dtype),
@@ -142,9 +166,7 @@ class Conv(nn.Module):
     if self.pool:
       outputs = max_pool(outputs)
     if self.use_bias:
-      bias = self.param(
-        "bias", nn.initializers.zeros_init(), (self.features,), jnp.float32
-      )
+      bias = parameter(self, "bias", nn.initializers.zeros, (self.features,))
       outputs = outputs + bias.astype(outputs.dtype).reshape(1, 1, 1, -1)
     return outputs
 

@@ -29,9 +29,9 @@ class _GroupedConv(nn.Module):
   def __call__(self, images: jax.Array) -> jax.Array:
     channels = images.shape[-1]
     size = channels // self.groups
-    kernel = self.param(
-      "kernel", he_normal, (3, 3, size, channels), jnp.float32
-    ).astype(images.dtype)
+    shape = (3, 3, size, channels)
+    kernel = layers.parameter(self, "kernel", he_normal, shape)
+    kernel = kernel.astype(images.dtype)
     grouped = images.reshape(*images.shape[:3], self.groups, size)
     by_group = kernel.reshape(3, 3, size, self.groups, size)
     outputs = jnp.zeros_like(images)

@@ -20,10 +20,8 @@ from jax.sharding import PartitionSpec as P
 
 from facesiam_jax import bundle as bundle_lib
 from facesiam_jax import encoders, errors, files, parallel
+from facesiam_jax.encoders import inference
 from facesiam_jax.evaluation import templates
-
-# As many rows as `Bundle.embed` takes at once: an embedding has the same bits.
-_BLOCK = 32
 
 
 class Embedded(NamedTuple):
@@ -42,8 +40,7 @@ class Embedded(NamedTuple):
 
 def default_folder() -> pathlib.Path:
   """Returns facesiam_jax/embeddings of the user's cache folder."""
-  base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-  return pathlib.Path(base) / "facesiam_jax" / "embeddings"
+  return files.user_cache() / "embeddings"
 
 
 def embed(
@@ -67,14 +64,16 @@ def embed(
     float32 [N, D], the same bits as `bundle.embed` gives without `mirror`.
   """
   mesh = parallel.make_mesh() if mesh is None else mesh
+  platform = parallel.platform(mesh)
   mapped = parallel.pmap(
     bundle.embedder,
     mesh,
     in_specs=(P(), P(parallel.AXIS)),
-    compiler_options=encoders.compiler_options(parallel.platform(mesh)),
+    compiler_options=encoders.compiler_options(platform),
   )
   variables = parallel.replicate(bundle.variables["encoder"], mesh)
-  size = _BLOCK * mesh.size
+  # As many rows a device as `Bundle.embed` takes: the same bits.
+  size = inference.block_size(platform) * mesh.size
   parts = [np.zeros((0, bundle.dim), np.float32)]
   with tqdm.tqdm(
     total=len(images), desc="embedding", unit="face", leave=False, disable=None

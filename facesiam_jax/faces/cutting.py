@@ -57,10 +57,11 @@ def cut(
     cut_planes = [framing.align(p, face.eyes, size=size) for p in planes]
     return np.stack(cut_planes, axis=-1)
   landmarks, kind = _landmarks(face, alignment)
-  fit, warp = _compiled(alignment, kind, size)
+  fit, warp, halvings = _compiled(alignment, kind, size)
   matrix = np.asarray(fit(landmarks.astype(np.float32)), np.float64)
   part, matrix = _part(image, matrix, size)
-  aligned = warp(part[None], matrix[None].astype(np.float32))
+  level = halvings(matrix, len(part))
+  aligned = warp(part[None], matrix[None].astype(np.float32), level)
   return np.clip(np.rint(np.asarray(aligned)[0]), 0, 255).astype(np.uint8)
 
 
@@ -76,8 +77,8 @@ def _landmarks(face: Face, alignment: str) -> tuple[np.ndarray, str]:
 
 
 @functools.cache
-def _compiled(alignment: str, kind: str, size: int) -> tuple[Any, Any]:
-  """Returns the fit to the template and the warp, jitted."""
+def _compiled(alignment: str, kind: str, size: int) -> tuple[Any, Any, Any]:
+  """Returns the fit to the template and the warp, jitted, and its level."""
   import jax
 
   from facesiam_jax import alignment as alignment_lib
@@ -85,7 +86,13 @@ def _compiled(alignment: str, kind: str, size: int) -> tuple[Any, Any]:
   to_image, warp = alignment_lib.to_image, alignment_lib.warp
   return (
     jax.jit(lambda points: to_image(points, alignment, kind=kind, size=size)),
-    jax.jit(lambda images, matrices: warp(images, matrices, size=size)),
+    jax.jit(
+      lambda images, matrices, level: warp(
+        images, matrices, size=size, level=level
+      ),
+      static_argnums=2,
+    ),
+    functools.partial(alignment_lib.halvings, size=size),
   )
 
 

@@ -70,6 +70,12 @@ def test_unit_length_where_cosines_are_compared():
     np.testing.assert_allclose(norms, 1.0, rtol=1e-5)
 
 
+def test_blocks_are_small_on_cpu_alone():
+  assert inference.block_size("cpu") < inference.block_size("gpu")
+  assert inference.block_size("gpu") == inference.block_size("tpu")
+  assert inference.block_size() == inference.block_size("cpu")
+
+
 def test_rows_are_independent_and_jit_agrees():
   settings = inference.Settings({"kind": "per_image"}, True, True, 0.1, 0.1)
   images = _images()

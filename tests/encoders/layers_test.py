@@ -1,5 +1,6 @@
 """Tests of the layers with their own gradients."""
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -207,6 +208,39 @@ def test_conv_module_pooling_before_bias_equals_flax():
   assert variables["params"]["Conv_0"]["kernel"].shape == (3, 3, 2, 5)
   without = layers.Conv(5, use_bias=False).init(jax.random.key(0), images)
   assert set(without["params"]) == {"kernel"}
+
+
+def test_parameters_are_flaxs():
+  images, _ = _arrays((2, 6, 6, 2), (1, 1, 1, 1))
+  module = layers.Conv(4)
+  variables = module.init(jax.random.key(3), images)
+  plain = nn.Conv(4, (3, 3), kernel_init=layers.he_normal)
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    variables,
+    plain.init(jax.random.key(3), images),
+  )
+  kernel, bias = (variables["params"][name] for name in ("kernel", "bias"))
+  for wrong in ({"kernel": kernel[:2], "bias": bias}, {"kernel": bias}):
+    with pytest.raises(flax.errors.ScopeParamShapeError, match="kernel"):
+      module.apply({"params": wrong}, images)
+  with pytest.raises(flax.errors.ScopeParamNotFoundError, match="bias"):
+    module.apply({"params": {"kernel": kernel}}, images)
+
+
+def test_initial_values_are_not_drawn_where_there_are_values():
+  drawn = []
+
+  def init(key, shape, dtype):
+    drawn.append(shape)
+    return jnp.ones(shape, dtype)
+
+  images, _ = _arrays((2, 6, 6, 2), (1, 1, 1, 1))
+  module = layers.Conv(4, kernel_init=init)
+  variables = module.init(jax.random.key(0), images)
+  assert drawn == [(3, 3, 2, 4)]
+  module.apply(variables, images)
+  assert drawn == [(3, 3, 2, 4)]
 
 
 def _train_loss(kernel, images):

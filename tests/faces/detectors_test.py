@@ -96,6 +96,34 @@ def test_dlib_without_its_extra(monkeypatch):
     detectors.create("dlib")
 
 
+def test_dlib_from_the_cache(monkeypatch, tmp_path, images):
+  _dlib("dlib")
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+  photo = cv2.resize(images[0], None, fx=4, fy=4)
+  make = dlib_faces._detector.__wrapped__
+  want = [str(part) for part in make().run(photo, 1, 0.0)]
+  (kept,) = (tmp_path / "facesiam_jax").iterdir()
+  sound = kept.read_bytes()
+  with monkeypatch.context() as patched:
+    # The copy is what is read, not dlib's own again.
+    patched.setattr("dlib.get_frontal_face_detector", None)
+    assert [str(part) for part in make().run(photo, 1, 0.0)] == want
+  for damaged in (b"", sound[: len(sound) // 2], b"x" * 99):
+    kept.write_bytes(damaged)
+    assert [str(part) for part in make().run(photo, 1, 0.0)] == want
+    assert kept.read_bytes() == sound
+
+
+def test_dlib_without_a_place_for_the_cache(monkeypatch, tmp_path, images):
+  _dlib("dlib")
+  blocked = tmp_path / "file"
+  blocked.write_text("no folder")
+  monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+  photo = cv2.resize(images[0], None, fx=4, fy=4)
+  assert len(dlib_faces._detector.__wrapped__().run(photo, 1, 0.0)[0]) == 1
+  assert blocked.read_text() == "no folder"
+
+
 def test_dlib_without_its_models(monkeypatch):
   monkeypatch.setattr(dlib_faces, "_PACKAGE", "no_such_package")
   with pytest.raises(errors.UserError, match=r"5_face.*facesiam_jax\[dlib\]"):
