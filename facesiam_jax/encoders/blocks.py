@@ -10,8 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
-from facesiam_jax.encoders import layers
+from facesiam_jax.encoders import channels, layers
 from facesiam_jax.encoders.initializers import he_normal
 from facesiam_jax.encoders.windows import (
   Pair,
@@ -100,12 +101,14 @@ def check_images(
     )
 
 
-class BatchNorm(nn.BatchNorm):
+class BatchNorm(nn.Module):
   """Batch normalisation over rows and pixels, of the global batch.
 
   Parameters: "scale" and "bias" [C]; statistics "mean" and "var" [C]. The
   variance is the biased one in the running statistics too, where PyTorch
-  keeps the unbiased: of B h w pixels they differ by 1 / (B h w).
+  keeps the unbiased: of B h w pixels they differ by 1 / (B h w). The values
+  are those of `flax.linen.BatchNorm`; see `channels` for why it is written
+  here.
 
   Attributes:
     epsilon: added to the variance.
@@ -115,16 +118,50 @@ class BatchNorm(nn.BatchNorm):
     use_bias: whether there is a "bias".
     axis_name: mesh axis whose devices' statistics are averaged in training.
     dtype: of the result.
+
+  References: Ioffe and Szegedy 2015, Batch normalization, algorithms 1 and 2.
   """
 
+  epsilon: float = 1e-5
   momentum: float = 0.9
+  use_scale: bool = True
+  use_bias: bool = True
+  axis_name: str | None = None
   dtype: Any = "float32"
 
-  def __call__(  # type: ignore[override]
-    self, inputs: jax.Array, *, train: bool
-  ) -> jax.Array:
+  @nn.compact
+  def __call__(self, inputs: jax.Array, *, train: bool) -> jax.Array:
     """Normalises inputs [B, ..., C]; by the batch's own values in training."""
-    return super().__call__(inputs, use_running_average=not train)
+    size = inputs.shape[-1]
+    zeros, ones = nn.initializers.zeros, nn.initializers.ones
+    kept_mean = self.variable("batch_stats", "mean", jnp.zeros, (size,))
+    kept_var = self.variable("batch_stats", "var", jnp.ones, (size,))
+    mean, var = kept_mean.value, kept_var.value
+    if train:
+      mean, var = self._statistics(inputs)
+      if not self.is_initializing():
+        share = self.momentum
+        kept_mean.value = share * kept_mean.value + (1 - share) * mean
+        kept_var.value = share * kept_var.value + (1 - share) * var
+    factor = lax.rsqrt(var + self.epsilon)
+    if self.use_scale:
+      factor = factor * layers.parameter(self, "scale", ones, (size,))
+    offset = jnp.zeros((size,))
+    if self.use_bias:
+      offset = layers.parameter(self, "bias", zeros, (size,))
+    return channels.normalize(inputs, mean, factor, offset).astype(self.dtype)
+
+  def _statistics(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns mean and variance by channel, float32 [C] each."""
+    inputs = inputs.astype(jnp.float32)
+    count = max(1, inputs.size // inputs.shape[-1])
+    sums = [channels.channel_sum(x) for x in (inputs, jnp.square(inputs))]
+    means = jnp.stack(sums) / count
+    if self.axis_name is not None and not self.is_initializing():
+      means = lax.pmean(means, self.axis_name)
+    mean, of_squares = means
+    # Rounding can leave the difference below 0.
+    return mean, jnp.maximum(of_squares - jnp.square(mean), 0.0)
 
 
 class PReLU(nn.Module):
@@ -136,10 +173,9 @@ class PReLU(nn.Module):
   @nn.compact
   def __call__(self, inputs: jax.Array) -> jax.Array:
     """Returns the dtype and shape of inputs [..., C]."""
-    shape = (inputs.shape[-1],)
     quarter = nn.initializers.constant(0.25)
-    slope = layers.parameter(self, "slope", quarter, shape)
-    slope = slope.astype(inputs.dtype).reshape((1,) * (inputs.ndim - 1) + shape)
+    slope = layers.parameter(self, "slope", quarter, (inputs.shape[-1],))
+    slope = channels.spread(slope.astype(inputs.dtype), inputs.shape)
     return jnp.where(inputs >= 0, inputs, slope * inputs)
 
 
@@ -155,10 +191,11 @@ class Affine(nn.Module):
     shape = (inputs.shape[-1],)
     scale = layers.parameter(self, "scale", nn.initializers.ones, shape)
     bias = layers.parameter(self, "bias", nn.initializers.zeros, shape)
-    wide = (1,) * (inputs.ndim - 1) + shape
-    return inputs * scale.astype(inputs.dtype).reshape(wide) + bias.astype(
-      inputs.dtype
-    ).reshape(wide)
+    scale, bias = (
+      channels.spread(numbers.astype(inputs.dtype), inputs.shape)
+      for numbers in (scale, bias)
+    )
+    return inputs * scale + bias
 
 
 class DepthwiseConv(nn.Module):
@@ -182,9 +219,9 @@ class DepthwiseConv(nn.Module):
   @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:
     """Returns [B, h, w, C] of images [B, H, W, C], in their dtype."""
-    channels = images.shape[-1]
+    size = images.shape[-1]
     # The fan-in is the window: a channel sees no other.
-    shape = (*pair(self.kernel_size), 1, channels)
+    shape = (*pair(self.kernel_size), 1, size)
     kernel = layers.parameter(self, "kernel", he_normal, shape)
     outputs = depthwise_conv(
       images,
@@ -194,6 +231,7 @@ class DepthwiseConv(nn.Module):
     )
     if self.use_bias:
       zeros = nn.initializers.zeros
-      bias = layers.parameter(self, "bias", zeros, (channels,))
-      outputs = outputs + bias.astype(outputs.dtype).reshape(1, 1, 1, -1)
+      bias = layers.parameter(self, "bias", zeros, (size,))
+      bias = channels.spread(bias.astype(outputs.dtype), outputs.shape)
+      outputs = outputs + bias
     return outputs

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from facesiam_jax.encoders import blocks, layers
+from facesiam_jax.encoders import blocks, channels, layers
 from facesiam_jax.encoders.initializers import he_normal
 
 
@@ -75,7 +75,7 @@ class Con(nn.Module):
     margin = self.size // 2 if self.stride == 1 else 0
     sides = (margin, margin)
     x = layers.conv(images, kernel, strides=self.stride, padding=(sides, sides))
-    return x + bias.reshape(1, 1, 1, -1)
+    return x + channels.spread(bias, x.shape)
 
 
 class Block(nn.Module):

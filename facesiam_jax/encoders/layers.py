@@ -19,6 +19,7 @@ from flax import linen as nn
 from jax import lax
 from jax.typing import ArrayLike
 
+from facesiam_jax.encoders import channels
 from facesiam_jax.encoders.convolution import Padding, conv
 from facesiam_jax.encoders.initializers import he_normal
 
@@ -167,7 +168,8 @@ class Conv(nn.Module):
       outputs = max_pool(outputs)
     if self.use_bias:
       bias = parameter(self, "bias", nn.initializers.zeros, (self.features,))
-      outputs = outputs + bias.astype(outputs.dtype).reshape(1, 1, 1, -1)
+      bias = channels.spread(bias.astype(outputs.dtype), outputs.shape)
+      outputs = outputs + bias
     return outputs
 
 
