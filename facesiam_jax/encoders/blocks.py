@@ -232,6 +232,5 @@ class DepthwiseConv(nn.Module):
     if self.use_bias:
       zeros = nn.initializers.zeros
       bias = layers.parameter(self, "bias", zeros, (size,))
-      bias = channels.spread(bias.astype(outputs.dtype), outputs.shape)
-      outputs = outputs + bias
+      outputs = outputs + bias.astype(outputs.dtype).reshape(1, 1, 1, -1)
     return outputs

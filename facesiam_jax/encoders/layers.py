@@ -19,7 +19,6 @@ from flax import linen as nn
 from jax import lax
 from jax.typing import ArrayLike
 
-from facesiam_jax.encoders import channels
 from facesiam_jax.encoders.convolution import Padding, conv
 from facesiam_jax.encoders.initializers import he_normal
 
@@ -168,8 +167,7 @@ class Conv(nn.Module):
       outputs = max_pool(outputs)
     if self.use_bias:
       bias = parameter(self, "bias", nn.initializers.zeros, (self.features,))
-      bias = channels.spread(bias.astype(outputs.dtype), outputs.shape)
-      outputs = outputs + bias
+      outputs = outputs + bias.astype(outputs.dtype).reshape(1, 1, 1, -1)
     return outputs
 
 

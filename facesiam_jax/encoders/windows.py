@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from facesiam_jax import warping
+
 Pair = int | tuple[int, int]
 Setting = tuple[tuple[int, int], int, int]
 
@@ -91,7 +93,11 @@ def _own_max_pool_gradient(
 
   gradient = jax.linear_transpose(take, padded)(cotangent)[0]
   height, width = images.shape[1:3]
-  return gradient[:, padding : padding + height, padding : padding + width]
+  # Or XLA makes nine images for each of those who read it, such as the sums of
+  # a batch normalisation.
+  return warping.settled(
+    gradient[:, padding : padding + height, padding : padding + width]
+  )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -269,6 +275,19 @@ def _own_depthwise_gradients(
 ) -> tuple[jax.Array, jax.Array]:
   """For the images shifted multiplies again, the kernel flipped."""
   window = kernel.shape[:2]
+  kernel_gradient = _depthwise_kernel_gradient(
+    _padded(images, padding, 0), cotangent, window, stride
+  ).astype(kernel.dtype)
+  if cotangent.shape[1:3] == (1, 1):
+    # One window an image: no sums.
+    sides = [
+      (-padding, images.shape[1 + axis] + padding - window[axis], 0)
+      for axis in (0, 1)
+    ]
+    zero = jnp.zeros((), cotangent.dtype)
+    once = cotangent * kernel.reshape(1, *window, -1)
+    spread = ((0, 0, 0), *sides, (0, 0, 0))
+    return lax.pad(once, zero, spread), kernel_gradient
   spread = [(0, 0, 0)]
   for axis in (0, 1):
     before = window[axis] - 1 - padding
@@ -278,11 +297,7 @@ def _own_depthwise_gradients(
   spread.append((0, 0, 0))
   # Padding may be negative: it crops.
   dilated = lax.pad(cotangent, jnp.zeros((), cotangent.dtype), spread)
-  image_gradient = _shifted(dilated, kernel[::-1, ::-1], 1, 0)
-  kernel_gradient = _depthwise_kernel_gradient(
-    _padded(images, padding, 0), cotangent, window, stride
-  )
-  return image_gradient, kernel_gradient.astype(kernel.dtype)
+  return _shifted(dilated, kernel[::-1, ::-1], 1, 0), kernel_gradient
 
 
 def _depthwise_backward(
