@@ -91,19 +91,16 @@ def _training_rows(found: dict[str, Any]) -> list[Row]:
     ("article", "article CNN, 64 pairs, whole step", (1.0, 0.45)),
     ("resnet18", "ResNet-18 triplet step", (1.0, 1.0)),
     ("resnet50", "ResNet-50 triplet step", (1.0, 1.0)),
+    ("mobilefacenet", "MobileFaceNet triplet step", (1.0, 1.0)),
   ):
     got = found.get(part, {})
     images = f", {got['images']} images" if got and part != "article" else ""
     sides = (("keras", "Keras `fit`"), ("torch", "PyTorch channels_last"))
     for (peer, against), goal in zip(sides, goals, strict=True):
-      rows.append(
-        _timed(got, peer, name + images, against, goal, command + part)
-      )
-  mobile = found.get("mobilefacenet", {})
-  rows.append(
-    _timed(mobile, "torch", "MobileFaceNet step", "PyTorch channels_last", 1.0,
-           command + "mobilefacenet")
-  )  # fmt: skip
+      if not got or peer in got["ratio"]:
+        rows.append(
+          _timed(got, peer, name + images, against, goal, command + part)
+        )
   rows.append(
     _timed(found.get("mining", {}), "random", "batch-hard mining, ResNet-18,"
            " 128 images", "random triplets", 1.02, command + "mining",

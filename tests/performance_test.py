@@ -45,7 +45,7 @@ def test_a_row_says_whether_its_goal_is_reached(of, tmp_path):
   assert found[work, "Keras `fit`"].reached
   slow = found[work, "PyTorch channels_last"]
   assert not slow.reached and "| 0.45 | 0.5 |" in slow.text()
-  unknown = found["MobileFaceNet step", "PyTorch channels_last"]
+  unknown = found["MobileFaceNet triplet step", "PyTorch channels_last"]
   assert not unknown.reached and "not measured" in unknown.text()
 
 

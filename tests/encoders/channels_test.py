@@ -32,12 +32,10 @@ def test_sum_equals_float64(shape):
         np.testing.assert_allclose(got, wanted * 0 + wrong, rtol=1e-5)
 
 
-def test_many_rows_are_summed_more_exactly_than_one_by_one():
+def test_many_rows_lose_nothing():
   values = _values((48, 56, 56, 3)) + 100
   wanted = np.float64(values).sum((0, 1, 2))
-  error = np.abs(channels.channel_sum(values) / wanted - 1).max()
-  one_by_one = np.add.accumulate(values.reshape(-1, 3), dtype=np.float32)[-1]
-  assert error < 1e-5 < np.abs(one_by_one / wanted - 1).max()
+  np.testing.assert_allclose(channels.channel_sum(values), wanted, rtol=1e-5)
 
 
 def test_half_precision_is_summed_in_float32():
