@@ -68,60 +68,6 @@ def _resnet(case: cases.Case, x: Any) -> Any:
   return layers.Dense(case.dim, name="fc")(layers.GlobalAveragePooling2D()(x))
 
 
-def _unit(
-  x: Any,
-  features: int,
-  side: int,
-  stride: int,
-  name: str,
-  *,
-  groups: int = 1,
-  linear: bool = False,
-) -> Any:
-  """A convolution, normalisation and, unless `linear`, PReLU."""
-  conv, whole = f"{name}_layers_0", side == x.shape[1]
-  if 1 < side and not whole:
-    x = layers.ZeroPadding2D(side // 2)(x)
-  if groups == x.shape[-1]:
-    x = layers.DepthwiseConv2D(side, stride, use_bias=False, name=conv)(x)
-  else:
-    x = layers.Conv2D(
-      features, side, stride, groups=groups, use_bias=False, name=conv
-    )(x)
-  x = _norm(x, f"{name}_layers_1")
-  if linear:
-    return x
-  return layers.PReLU(shared_axes=[1, 2], name=f"{name}_layers_2")(x)
-
-
-def _bottleneck(
-  x: Any, features: int, inner: int, stride: int, name: str
-) -> Any:
-  branch = _unit(x, inner, 1, 1, f"{name}_layers_0")
-  branch = _unit(branch, inner, 3, stride, f"{name}_layers_1", groups=inner)
-  branch = _unit(branch, features, 1, 1, f"{name}_layers_2", linear=True)
-  return branch if stride > 1 else layers.Add()([x, branch])
-
-
-def _mobilefacenet(case: cases.Case, x: Any) -> Any:
-  x = _unit(x, 128, 3, 2, "layers_0")
-  x = _unit(x, 128, 3, 1, "layers_1", groups=64)
-  # (channels handed on, inside the halving block, inside the others, others)
-  plan = ((128, 128, 128, 4), (256, 256, 256, 6), (256, 512, 256, 2))
-  for number, (features, halving, inner, count) in enumerate(plan):
-    name = f"layers_{2 * number + 2}"
-    x = _bottleneck(x, features, halving, 2, name)
-    for place in range(count):
-      name = f"layers_{2 * number + 3}_layers_{place}"
-      x = _bottleneck(x, features, inner, 1, name)
-  x = _unit(x, 512, 1, 1, "conv_sep")
-  name = "features_layers"
-  x = _unit(x, 512, x.shape[1], 1, f"{name}_0", groups=512, linear=True)
-  x = layers.Flatten()(x)
-  x = layers.Dense(case.dim, use_bias=False, name=f"{name}_2")(x)
-  return _norm(x, f"{name}_3")
-
-
 def _distance(x: Any, y: Any) -> Any:
   return ops.sqrt(ops.maximum(ops.sum(ops.square(x - y), axis=-1), 1e-12))
 
@@ -136,8 +82,7 @@ def _model(case: cases.Case) -> tuple[Any, Any]:
   """Returns the model of whole groups, and the encoder within it."""
   shape = (case.size, case.size, case.channels)
   face = keras.Input(shape)
-  special = {"article_cnn": _article, "mobilefacenet": _mobilefacenet}
-  build = special.get(case.network, _resnet)
+  build = _article if case.network == "article_cnn" else _resnet
   encoder = keras.Model(face, build(case, face), name="encoder")
   group = keras.Input((case.group, *shape))
   # One batch of all rows, so that batch statistics are of all.
@@ -166,18 +111,10 @@ def _load(encoder: Any, state: dict[str, np.ndarray]) -> None:
       order = ("weight", "bias", "running_mean", "running_var")
       values = [leaves[leaf] for leaf in order]
     else:
-      values = [_as_keras(encoder.get_layer(name), weight)]
+      axes = (2, 3, 1, 0) if weight.ndim == 4 else (1, 0)
+      values = [weight.transpose(axes)]
       values += [leaves["bias"]] if "bias" in leaves else []
     encoder.get_layer(name).set_weights(values)
-
-
-def _as_keras(layer: Any, weight: np.ndarray) -> np.ndarray:
-  """Returns a weight of PyTorch's with the axes of a layer."""
-  if isinstance(layer, layers.PReLU):
-    return weight.reshape(1, 1, -1)
-  if isinstance(layer, layers.DepthwiseConv2D):
-    return weight.transpose(2, 3, 0, 1)
-  return weight.transpose((2, 3, 1, 0) if weight.ndim == 4 else (1, 0))
 
 
 class Side:
