@@ -26,7 +26,8 @@ that the file has stay):
   to 512), by devices and by size of the embedding.
 
 A contender is a process (training_contenders.py), and contenders take turns, so
-that a busy machine slows all alike. Before the peers are timed, each makes a
+that a busy machine slows all alike. A turn begins with a step that is not
+timed. Before the peers are timed, each makes a
 few steps of plain gradient descent from the same weights on the same faces:
 parameters and losses must agree. A ratio is ours by theirs, the median over
 the rounds, below 1 where ours is faster.
