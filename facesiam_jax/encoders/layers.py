@@ -41,7 +41,7 @@ def parameter(
     flax.errors.ScopeParamShapeError: if the variables hold another shape.
     flax.errors.ScopeParamNotFoundError: if they hold none.
   """
-  value = module.get_variable("params", name)
+  value: Any = module.get_variable("params", name)
   if getattr(value, "shape", None) == shape and not module.is_initializing():
     return value
   return module.param(name, init, shape, jnp.float32)

@@ -286,8 +286,8 @@ def _own_depthwise_gradients(
     ]
     zero = jnp.zeros((), cotangent.dtype)
     once = cotangent * kernel.reshape(1, *window, -1)
-    spread = ((0, 0, 0), *sides, (0, 0, 0))
-    return lax.pad(once, zero, spread), kernel_gradient
+    around = [(0, 0, 0), *sides, (0, 0, 0)]
+    return lax.pad(once, zero, around), kernel_gradient
   spread = [(0, 0, 0)]
   for axis in (0, 1):
     before = window[axis] - 1 - padding
