@@ -20,6 +20,8 @@ CASES = [
   # One window that is the whole image; a stride that leaves pixels out.
   ((3, 5, 4, 2), (5, 4), 1, 0),
   ((2, 7, 8, 2), (2, 2), 3, 0),
+  # One window an image, which leaves out a column.
+  ((2, 5, 6, 3), (5, 5), 3, 0),
 ]
 
 
