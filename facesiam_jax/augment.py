@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from facesiam_jax import warping
+from facesiam_jax import fusion, warping
 
 # Columns of the uniform draws of a row, by purpose.
 _FLIP, _ROTATION, _SHEAR, _SCALE, _STRETCH, _SHIFT_Y, _SHIFT_X = range(7)
@@ -312,4 +312,4 @@ def new_people(
     knots = 2 * _draw(jax.random.uniform, key, groups, 4, shape) - 1
     tone = jnp.exp(warping.smooth_field(knots * shade, height, width))
     images = jnp.clip(images * tone, 0, 1)
-  return warping.settled(images)
+  return fusion.settled(images)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from facesiam_jax import warping
+from facesiam_jax import fusion
 
 # Uniform draws of a row: (low, high) of each quantity. Lengths are fractions
 # of the side of the face; the eyes are half a side apart.
@@ -122,4 +122,4 @@ def draw_glasses(
   drawn = drawn + (1 - drawn) * shine[..., None]
   drawn = drawn * (1 - frame[..., None]) + (grey * frame)[..., None]
   chosen = (worn < probability)[..., None]
-  return warping.settled(jnp.where(chosen, drawn, images))
+  return fusion.settled(jnp.where(chosen, drawn, images))

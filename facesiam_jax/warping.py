@@ -9,11 +9,7 @@ import math
 import chex
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import ArrayLike
-
-# Images at a time in the loop of `settled`.
-_CHUNK = 8
 
 
 def _column(values: jax.Array) -> jax.Array:
@@ -55,29 +51,6 @@ def affine_matrices(
   return jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2)
 
 
-def settled(images: jax.Array) -> jax.Array:
-  """Returns images as they are, and has them computed once.
-
-  On CPU XLA fuses what makes images into whatever reads them, and makes a pixel
-  anew for each reader, with or without an optimization barrier: twenty times
-  slower where costly augmentation goes into the four gathers of `warp`. What
-  goes through a loop is computed before it. Elsewhere this does nothing.
-
-  Args:
-    images: [B, ...].
-
-  Returns:
-    The same. Up to 8 images go through no loop.
-  """
-  if images.shape[0] <= _CHUNK:
-    return images
-  return lax.platform_dependent(
-    images,
-    cpu=lambda x: lax.map(lax.optimization_barrier, x, batch_size=_CHUNK),
-    default=lambda x: x,
-  )
-
-
 def warp(
   images: ArrayLike,
   matrices: ArrayLike,
@@ -100,7 +73,7 @@ def warp(
   Returns:
     float32 [B, H, W, C].
 
-  What makes the images should be cheap, or have gone through `settled`.
+  What makes the images should be cheap, or have gone through `fusion.settled`.
 
   Degenerate input: a singular matrix collapses the picture to a line or point.
   """

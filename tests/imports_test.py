@@ -13,7 +13,7 @@ PACKAGE = ROOT / "facesiam_jax"
 # From the bottom up; a room may import those of its own line and above it.
 ORDER = (
   ("", "errors", "files"),
-  ("ops",),
+  ("ops", "fusion"),
   (
     *("heads", "losses", "mining", "sampling", "metrics"),
     *("warping", "augment", "glasses", "alignment", "quality"),
@@ -33,6 +33,7 @@ PURE = {
   "ops": {"jax", "chex", "numpy"},
   "augment": {"jax", "chex", "numpy"},
   "glasses": {"jax", "chex", "numpy"},
+  "fusion": {"jax", "chex", "numpy"},
   "warping": {"jax", "chex", "numpy"},
   "alignment": {"jax", "chex", "numpy"},
   "quality": {"jax", "chex", "numpy"},

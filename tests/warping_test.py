@@ -91,19 +91,3 @@ def test_smooth_field_passes_through_its_knots():
   np.testing.assert_allclose(field[:, ::4, ::2], knots, atol=1e-5)
   flat = warping.smooth_field(jnp.ones((1, 4, 4, 2)), 7, 8)
   np.testing.assert_allclose(flat, 1.0, atol=1e-5)
-
-
-@pytest.mark.parametrize("batch", [0, 3, 8, 9, 24])
-def test_settled_images_are_the_same(batch):
-  images = jnp.arange(batch * 6, dtype=jnp.float32).reshape(batch, 3, 2, 1)
-  np.testing.assert_array_equal(jax.jit(warping.settled)(images), images)
-  weights = images + 1
-  gradient = jax.grad(lambda x: (warping.settled(x) * weights).sum())(images)
-  np.testing.assert_array_equal(gradient, weights)
-
-
-def test_settled_images_are_computed_before_they_are_read():
-  """XLA must not see through the loop, or it would fuse again."""
-  images = jnp.ones((24, 4, 4, 1))
-  program = jax.jit(lambda x: warping.settled(jnp.exp(x))[:, ::-1] + 1)
-  assert " while(" in program.lower(images).compile().as_text()

@@ -13,11 +13,11 @@ from flax import linen as nn
 from jax import lax
 
 from facesiam_jax.encoders import channels, layers
+from facesiam_jax.encoders.depthwise import depthwise_conv
 from facesiam_jax.encoders.initializers import he_normal
 from facesiam_jax.encoders.windows import (
   Pair,
   avg_pool,
-  depthwise_conv,
   global_avg_pool,
   max_pool,
   pair,

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from facesiam_jax import fusion
+
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 # On CPU a result of this many pixels or fewer, of the whole batch, is formed as
 # one matrix product.
@@ -222,11 +224,15 @@ def _conv_backward(
     images: jax.Array, kernel: jax.Array, cotangent: jax.Array
   ) -> Residuals:
     (_, *size, _), (*window, _, _) = images.shape, kernel.shape
+
+    def kernel_gradient(images: jax.Array, cotangent: jax.Array) -> jax.Array:
+      return _kernel_gradient(images, cotangent, window, strides, pads)
+
+    # Or what made the images is made again in the order of the transposed.
+    for_kernel = fusion.apart(kernel_gradient, images, cotangent)
     return (
       _image_gradient(kernel, cotangent, size, strides, pads),
-      _kernel_gradient(images, cotangent, window, strides, pads).astype(
-        kernel.dtype
-      ),
+      for_kernel.astype(kernel.dtype),
     )
 
   def native(

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from facesiam_jax import ops, preprocess, warping
+from facesiam_jax import fusion, ops, preprocess, warping
 
 
 def block_size(platform: str | None = None) -> int:
@@ -56,7 +56,7 @@ def _moved(images: jax.Array, settings: Settings) -> Iterator[jax.Array]:
   yield images
   batch, height, width = images.shape[:3]
   eye = jnp.broadcast_to(jnp.eye(2), (batch, 2, 2))
-  view = lambda *how: warping.settled(warping.warp(images, *how))
+  view = lambda *how: fusion.settled(warping.warp(images, *how))
   if settings.shift:
     for y, x in ((-1, 0), (1, 0), (0, -1), (0, 1)):
       by = jnp.array([y * settings.shift * height, x * settings.shift * width])

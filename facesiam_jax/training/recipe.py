@@ -15,11 +15,11 @@ from facesiam_jax import (
   augment,
   encoders,
   errors,
+  fusion,
   glasses,
   heads,
   parallel,
   preprocess,
-  warping,
 )
 from facesiam_jax.encoders import inference
 from facesiam_jax.training import objectives
@@ -235,7 +235,7 @@ def training_images(
   )
   pixels = augment.augment(pixels, key(AUGMENT), rows, **recipe.augment)
   # The backward pass reads them again.
-  pixels = warping.settled(pixels)
+  pixels = fusion.settled(pixels)
   return preprocess.standardize(pixels, **recipe.standardize)
 
 
