@@ -18,6 +18,7 @@ RESULTS = _HERE / "results"
 _MISSING = "not measured"
 # Files that hold parts, each with the versions that it was measured with.
 _BY_PARTS = ("training", "training_newest")
+_WHOLE = ("encoders", "encoders_newest", "startup", "feed", "gallery")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,7 +234,7 @@ def table(folder: pathlib.Path = RESULTS) -> list[Row]:
 
 def _versions(folder: pathlib.Path) -> str:
   lines = []
-  for name in (*_BY_PARTS, "encoders", "startup", "feed", "gallery"):
+  for name in (*_BY_PARTS, *_WHOLE):
     found = _read(name, folder)
     parts = found if name in _BY_PARTS else {"": found}
     said = {
@@ -253,9 +254,10 @@ def _text(rows: list[Row]) -> str:
 
 
 def _newest(folder: pathlib.Path) -> str:
-  """Returns the steps under another release of JAX, those measured only."""
-  found = _read("training_newest", folder)
-  rows = [row for row in _training_rows(found) if row.ratio is not None]
+  """Returns steps and forwards under another JAX, those measured only."""
+  found = _training_rows(_read("training_newest", folder))
+  rows = [row for row in found if row.ratio is not None]
+  rows += _forward_rows(_read("encoders_newest", folder))
   return _text(rows) if rows else "Not measured."
 
 

@@ -63,6 +63,18 @@ def test_the_newest_jax_has_a_table_of_what_was_measured(of, tmp_path):
   assert part.count("\n|") == 3
   assert "1.01 | 101 / 100 ms, 1.00 to 1.02 | yes |" in part
   assert "- training_newest.json: jax 2" in page(tmp_path)
+  forward = {
+    "network": "resnet50",
+    "batch": 64,
+    "ours_ms_a_face": 4.0,
+    "torch_ms_a_face": 5.0,
+    "torch_by_ours": 1.25,
+  }
+  found = {"cases": [forward], "versions": {"jax": "3"}}
+  (tmp_path / "encoders_newest.json").write_text(json.dumps(found))
+  part = page(tmp_path).split("## Under the newest JAX")[1].split("\n## ")[0]
+  assert "resnet50, batch 64 | PyTorch | 1 | 0.8 | 4.0 / 5.0 ms" in part
+  assert "- encoders_newest.json: jax 3" in page(tmp_path)
 
 
 def test_the_quick_rows_are_these(of):
