@@ -116,14 +116,17 @@ def _gradient(
   *inputs: jax.Array,
   options: dict[str, str] | None = None,
 ) -> Call:
-  """Value and gradients of the sum of squares, compiled."""
-  compiled = jax.jit(
-    jax.value_and_grad(
-      lambda *args: jnp.sum(jnp.square(run(*args))),
-      argnums=tuple(range(len(inputs))),
-    ),
-    compiler_options=options,
-  )
+  """Value, and gradients of the sum of its squares, compiled.
+
+  The sum itself is not formed: of a convolution's 8 million numbers XLA's CPU
+  adds one after another under our options, and is 6e-4 off.
+  """
+
+  def both(*inputs: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    value, pull_back = jax.vjp(run, *inputs)
+    return value, pull_back(2 * value)
+
+  compiled = jax.jit(both, compiler_options=options)
   return lambda: jax.block_until_ready(compiled(*inputs))
 
 

@@ -6,11 +6,13 @@ What goes into a transposed copy or the nine taps of a window is then made
 slowly, or nine times. Elsewhere these functions do nothing.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax import lax
+from jax.tree_util import Partial
 
 # Images at a time in the loop of `settled`.
 _CHUNK = 8
@@ -38,7 +40,7 @@ def settled(images: jax.Array) -> jax.Array:
   )
 
 
-def apart(function: Callable[..., Any], *operands: jax.Array) -> Any:
+def apart(function: Callable[..., Any], *operands: Any) -> Any:
   """Calls a function, its operands and its result computed once, on CPU.
 
   The function is both branches of a condition: what XLA fuses ends at a branch,
@@ -49,8 +51,8 @@ def apart(function: Callable[..., Any], *operands: jax.Array) -> Any:
 
   Args:
     function: pure, arrays [...] -> arrays, traced twice.
-    operands: what it is called with; the first number of the last operand
-      decides which branch is taken.
+    operands: what it is called with, arrays or trees of them; the last is an
+      array, whose first number decides which branch is taken.
 
   Returns:
     function(*operands).
@@ -61,8 +63,77 @@ def apart(function: Callable[..., Any], *operands: jax.Array) -> Any:
   if not operands[-1].size:
     return function(*operands)
 
-  def either(*operands: jax.Array) -> Any:
+  def either(*operands: Any) -> Any:
     first = operands[-1][(0,) * operands[-1].ndim]
     return lax.cond(first > 0, function, function, *operands)
 
   return lax.platform_dependent(*operands, cpu=either, default=function)
+
+
+def formed(images: jax.Array | Partial) -> jax.Array:
+  """Returns images that are there, or those that calling a `Partial` makes."""
+  return images() if isinstance(images, Partial) else images
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def again(function: Callable[..., jax.Array], *operands: Any) -> jax.Array:
+  """Calls a function whose gradient computes it once more, to keep less.
+
+  For the way back the operands are kept, and nothing that was made of them.
+  `jax.checkpoint` is to do that and does not on CPU under JAX 0.10, where XLA
+  sees that the second computation is the first. Here it is in a branch (see
+  `apart`), which waits for the cotangent. A training step of ResNet-50 keeps
+  0.8 of what it kept. On GPU and TPU XLA keeps or computes again as it likes.
+  Reverse mode, first order.
+
+  Args:
+    function: pure, arrays -> an array; closes over no traced array.
+    operands: what it is called with, floating arrays or trees of them.
+
+  Returns:
+    function(*operands).
+  """
+  return function(*operands)
+
+
+def _again_forward(
+  function: Callable[..., jax.Array], *operands: Any
+) -> tuple[jax.Array, tuple[Any, ...]]:
+  return function(*operands), operands
+
+
+def _again_backward(
+  function: Callable[..., jax.Array],
+  operands: tuple[Any, ...],
+  cotangent: jax.Array,
+) -> tuple[Any, ...]:
+  def gradient(*given: Any) -> tuple[Any, ...]:
+    *operands, cotangent = given
+    return jax.vjp(function, *operands)[1](cotangent)
+
+  return apart(gradient, *operands, cotangent)
+
+
+again.defvjp(_again_forward, _again_backward)
+
+
+def call(
+  function: Callable[..., jax.Array],
+  images: jax.Array | Partial,
+  *operands: jax.Array,
+) -> jax.Array:
+  """Calls a function on images, or on what a `Partial` makes, kept by neither.
+
+  Args:
+    function: pure, (images, *operands) -> array.
+    images: an array, or what makes it when called: the gradient then calls it
+      once more, see `again`.
+    operands: the other floating arrays.
+
+  Returns:
+    function(images, *operands).
+  """
+  if not isinstance(images, Partial):
+    return function(images, *operands)
+  whole = lambda images, *operands: function(images(), *operands)
+  return again(whole, images, *operands)

@@ -1,5 +1,7 @@
 """Tests of what bounds XLA's fusion on CPU."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,4 +58,58 @@ def test_apart_is_computed_by_itself():
     return made, turned * 2
 
   text = jax.jit(program).lower(jnp.ones((24, 16))).compile().as_text()
+  assert " conditional(" in text
+
+
+def _waves(images, scales):
+  """A chain of which JAX keeps several arrays for the way back."""
+  made = jnp.sin(images["faces"] * scales) + images["light"]
+  return jnp.exp(jnp.tanh(made))
+
+
+def _operands(rows):
+  keys = jax.random.split(jax.random.key(0), 3)
+  shape = (rows, 3, 2)
+  faces, light = (jax.random.normal(key, shape) for key in keys[:2])
+  return {"faces": faces, "light": light}, jax.random.normal(keys[2], (1, 1, 2))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5])
+def test_again_is_the_function_and_its_gradient(rows):
+  operands = _operands(rows)
+
+  def run(call):
+    value, pull_back = jax.vjp(call, *operands)
+    return value, pull_back(jnp.cos(value))
+
+  again = lambda *given: fusion.again(_waves, *given)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6),
+    jax.jit(run, static_argnums=0)(again),
+    run(_waves),
+  )
+
+
+def test_again_keeps_its_operands_alone():
+  operands = _operands(4)
+  kept = lambda call: jax.tree.leaves(jax.vjp(call, *operands)[1])
+  own = [np.asarray(x) for x in jax.tree.leaves(operands)]
+  found = kept(lambda *given: fusion.again(_waves, *given))
+  known = lambda x: any(np.array_equal(x, y) for y in own)
+  assert found and all(known(x) for x in found)
+  assert not all(known(x) for x in kept(_waves))
+
+
+def test_again_waits_for_the_cotangent():
+  """In a branch: elsewhere XLA would find what it has computed already."""
+  operands = _operands(4)
+
+  def step(operands, cotangent):
+    value, pull_back = jax.vjp(
+      functools.partial(fusion.again, _waves), *operands
+    )
+    return value, pull_back(cotangent)
+
+  cotangent = operands[0]["faces"]
+  text = jax.jit(step).lower(operands, cotangent).compile().as_text()
   assert " conditional(" in text

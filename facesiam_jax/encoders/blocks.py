@@ -5,13 +5,16 @@ networks have it. Parameters and statistics are float32 whatever the compute
 dtype; sums over pixels are formed in float32.
 """
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
+from jax.tree_util import Partial
 
+from facesiam_jax import fusion
 from facesiam_jax.encoders import channels, layers
 from facesiam_jax.encoders.depthwise import depthwise_conv
 from facesiam_jax.encoders.initializers import he_normal
@@ -34,6 +37,7 @@ __all__ = [
   "depthwise_conv",
   "global_avg_pool",
   "max_pool",
+  "relu_later",
 ]
 
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -101,6 +105,25 @@ def check_images(
     )
 
 
+def _normalized(values: jax.Array, *numbers: jax.Array) -> jax.Array:
+  return channels.normalize(values, *numbers).astype(values.dtype)
+
+
+def _relu(made: Partial) -> jax.Array:
+  return nn.relu(made())
+
+
+def relu_later(made: Partial) -> Partial:
+  """Returns what makes the ReLU of what `made` makes."""
+  return Partial(_relu, made)
+
+
+def _prelu(inputs: jax.Array | Partial, slope: jax.Array) -> jax.Array:
+  inputs = fusion.formed(inputs)
+  slope = channels.spread(slope.astype(inputs.dtype), inputs.shape)
+  return jnp.where(inputs >= 0, inputs, slope * inputs)
+
+
 class BatchNorm(nn.Module):
   """Batch normalisation over rows and pixels, of the global batch.
 
@@ -129,9 +152,21 @@ class BatchNorm(nn.Module):
   axis_name: str | None = None
   dtype: Any = "float32"
 
-  @nn.compact
   def __call__(self, inputs: jax.Array, *, train: bool) -> jax.Array:
     """Normalises inputs [B, ..., C]; by the batch's own values in training."""
+    numbers = self.numbers(inputs, train=train)
+    return channels.normalize(inputs, *numbers).astype(self.dtype)
+
+  def later(self, inputs: jax.Array, *, train: bool) -> Partial:
+    """Returns what makes the normalised inputs, for `layers.Conv` to call."""
+    numbers = self.numbers(inputs, train=train)
+    return Partial(_normalized, inputs.astype(self.dtype), *numbers)
+
+  @nn.compact
+  def numbers(
+    self, inputs: jax.Array, *, train: bool
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns mean, factor and offset of inputs [B, ..., C], float32 [C]."""
     size = inputs.shape[-1]
     zeros, ones = nn.initializers.zeros, nn.initializers.ones
     kept_mean = self.variable("batch_stats", "mean", jnp.zeros, (size,))
@@ -149,7 +184,7 @@ class BatchNorm(nn.Module):
     offset = jnp.zeros((size,))
     if self.use_bias:
       offset = layers.parameter(self, "bias", zeros, (size,))
-    return channels.normalize(inputs, mean, factor, offset).astype(self.dtype)
+    return mean, factor, offset
 
   def _statistics(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns mean and variance by channel, float32 [C] each."""
@@ -170,13 +205,20 @@ class PReLU(nn.Module):
   Parameter: "slope" [C], 0.25 at first.
   """
 
-  @nn.compact
   def __call__(self, inputs: jax.Array) -> jax.Array:
     """Returns the dtype and shape of inputs [..., C]."""
+    return _prelu(inputs, self.numbers(inputs.shape[-1]))
+
+  def later(self, made: Partial) -> Partial:
+    """Returns what makes the same of what `made` makes, for `layers.Conv`."""
+    size = jax.eval_shape(made).shape[-1]
+    return Partial(_prelu, made, self.numbers(size))
+
+  @nn.compact
+  def numbers(self, size: int) -> jax.Array:
+    """Returns the slopes, float32 [size]."""
     quarter = nn.initializers.constant(0.25)
-    slope = layers.parameter(self, "slope", quarter, (inputs.shape[-1],))
-    slope = channels.spread(slope.astype(inputs.dtype), inputs.shape)
-    return jnp.where(inputs >= 0, inputs, slope * inputs)
+    return layers.parameter(self, "slope", quarter, (size,))
 
 
 class Affine(nn.Module):
@@ -217,18 +259,17 @@ class DepthwiseConv(nn.Module):
   use_bias: bool = False
 
   @nn.compact
-  def __call__(self, images: jax.Array) -> jax.Array:
-    """Returns [B, h, w, C] of images [B, H, W, C], in their dtype."""
-    size = images.shape[-1]
+  def __call__(self, images: jax.Array | Partial) -> jax.Array:
+    """Returns [B, h, w, C] of images [B, H, W, C], as `layers.Conv` does."""
+    given = jax.eval_shape(fusion.formed, images)
+    size = given.shape[-1]
     # The fan-in is the window: a channel sees no other.
     shape = (*pair(self.kernel_size), 1, size)
     kernel = layers.parameter(self, "kernel", he_normal, shape)
-    outputs = depthwise_conv(
-      images,
-      kernel.astype(images.dtype),
-      stride=self.strides,
-      padding=self.padding,
+    run = functools.partial(
+      depthwise_conv, stride=self.strides, padding=self.padding
     )
+    outputs = fusion.call(run, images, kernel.astype(given.dtype))
     if self.use_bias:
       zeros = nn.initializers.zeros
       bias = layers.parameter(self, "bias", zeros, (size,))

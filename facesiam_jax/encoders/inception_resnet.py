@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.tree_util import Partial
 
 from facesiam_jax import ops
 from facesiam_jax.encoders import blocks, layers
@@ -54,10 +55,15 @@ class _Unit(nn.Module):
   axis_name: str | None
   dtype: Any
 
-  @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """Returns the result, [B, h, w, features]."""
+    return self.later(x, train)()
+
+  @nn.compact
+  def later(self, x: jax.Array | Partial, train: bool) -> Partial:
+    """Returns what makes the result, for the convolution that follows."""
     rows, columns = (side // 2 if self.padded else 0 for side in self.window)
-    x = layers.Conv(
+    values = layers.Conv(
       self.features,
       self.window,
       self.stride,
@@ -68,7 +74,11 @@ class _Unit(nn.Module):
     norm = blocks.BatchNorm(
       epsilon=_EPSILON, axis_name=self.axis_name, dtype=self.dtype, name="bn"
     )
-    return nn.relu(norm(x, train=train))
+    return blocks.relu_later(norm.later(values, train=train))
+
+
+def _concatenated(*made: Partial) -> jax.Array:
+  return jnp.concatenate([one() for one in made], axis=-1)
 
 
 class _Branches(nn.Module):
@@ -84,10 +94,11 @@ class _Branches(nn.Module):
   width: int
   common: Any
 
-  def _joined(self, x: jax.Array, train: bool) -> jax.Array:
+  def _joined(self, x: jax.Array, train: bool) -> Partial:
+    """Returns what makes the joined results."""
     results = []
     for number, steps in enumerate(self.plan):
-      branch = x
+      branch: jax.Array | Partial = x
       for place, (features, window, stride) in enumerate(steps):
         # As in the original, a chain of one has no places.
         suffix = f"_{place}" if len(steps) > 1 else ""
@@ -98,9 +109,9 @@ class _Branches(nn.Module):
           padded=stride == 1,
           **self.common,
           name=f"branch{number}{suffix}",
-        )(branch, train)
+        ).later(branch, train)
       results.append(branch)
-    return jnp.concatenate(results, axis=-1)
+    return Partial(_concatenated, *results)
 
 
 class _Residual(_Branches):
@@ -123,7 +134,7 @@ class _Reduction(_Branches):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     pooled = blocks.max_pool(x, 3, 2)
-    return jnp.concatenate([self._joined(x, train), pooled], axis=-1)
+    return jnp.concatenate([self._joined(x, train)(), pooled], axis=-1)
 
 
 class InceptionResNetV1(nn.Module):

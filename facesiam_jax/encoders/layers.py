@@ -9,6 +9,7 @@ mode, first order: `jax.grad` and `jax.vjp` work, `jax.jvp` and Hessians do not.
 so that a step does not depend on the number of devices.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -17,8 +18,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
+from facesiam_jax import fusion
 from facesiam_jax.encoders.convolution import Padding, conv
 from facesiam_jax.encoders.initializers import he_normal
 
@@ -153,16 +156,19 @@ class Conv(nn.Module):
   kernel_init: Any = he_normal
 
   @nn.compact
-  def __call__(self, images: jax.Array) -> jax.Array:
-    """Returns [B, h, w, features] of images [B, H, W, C]."""
-    shape = (*self.kernel_size, images.shape[-1], self.features)
+  def __call__(self, images: jax.Array | Partial) -> jax.Array:
+    """Returns [B, h, w, features] of images [B, H, W, C].
+
+    Of a `Partial` they are what it makes, and the gradient makes them once more
+    rather than keep them: batch normalisation keeps what they are made of
+    anyhow. See `blocks.BatchNorm.later`.
+    """
+    given = jax.eval_shape(fusion.formed, images)
+    shape = (*self.kernel_size, given.shape[-1], self.features)
     kernel = parameter(self, "kernel", self.kernel_init, shape)
-    outputs = conv(
-      images,
-      kernel.astype(images.dtype),
-      strides=self.strides,
-      padding=self.padding,
-    )
+    kernel = kernel.astype(given.dtype)
+    run = functools.partial(conv, strides=self.strides, padding=self.padding)
+    outputs = fusion.call(run, images, kernel)
     if self.pool:
       outputs = max_pool(outputs)
     if self.use_bias:

@@ -35,10 +35,10 @@ class _Residual(nn.Module):
   axis_name: str | None
   dtype: Any
 
-  def _norm(self, x: jax.Array, train: bool, name: str) -> jax.Array:
+  def _norm(self, name: str) -> blocks.BatchNorm:
     return blocks.BatchNorm(
       axis_name=self.axis_name, dtype=self.dtype, name=name
-    )(x, train=train)
+    )
 
   def _branch(self, x: jax.Array, train: bool) -> jax.Array:
     raise NotImplementedError
@@ -48,7 +48,7 @@ class _Residual(nn.Module):
     branch = self._branch(x, train)
     if self.stride > 1 or x.shape[-1] != branch.shape[-1]:
       x = _conv(branch.shape[-1], 1, self.stride, "downsample_0")(x)
-      x = self._norm(x, train, "downsample_1")
+      x = self._norm("downsample_1")(x, train=train)
     return nn.relu(x + branch)
 
 
@@ -57,9 +57,9 @@ class _Basic(_Residual):
 
   def _branch(self, x: jax.Array, train: bool) -> jax.Array:
     x = _conv(self.features, 3, self.stride, "conv1")(x)
-    x = nn.relu(self._norm(x, train, "bn1"))
-    x = _conv(self.features, 3, 1, "conv2")(x)
-    return self._norm(x, train, "bn2")
+    made = blocks.relu_later(self._norm("bn1").later(x, train=train))
+    x = _conv(self.features, 3, 1, "conv2")(made)
+    return self._norm("bn2")(x, train=train)
 
 
 class _Bottleneck(_Residual):
@@ -67,11 +67,11 @@ class _Bottleneck(_Residual):
 
   def _branch(self, x: jax.Array, train: bool) -> jax.Array:
     x = _conv(self.features, 1, 1, "conv1")(x)
-    x = nn.relu(self._norm(x, train, "bn1"))
-    x = _conv(self.features, 3, self.stride, "conv2")(x)
-    x = nn.relu(self._norm(x, train, "bn2"))
-    x = _conv(_EXPANSION * self.features, 1, 1, "conv3")(x)
-    return self._norm(x, train, "bn3")
+    made = blocks.relu_later(self._norm("bn1").later(x, train=train))
+    x = _conv(self.features, 3, self.stride, "conv2")(made)
+    made = blocks.relu_later(self._norm("bn2").later(x, train=train))
+    x = _conv(_EXPANSION * self.features, 1, 1, "conv3")(made)
+    return self._norm("bn3")(x, train=train)
 
 
 class ResNet(nn.Module):

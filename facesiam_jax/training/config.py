@@ -99,7 +99,8 @@ def default_config() -> ml_collections.ConfigDict:
 
   # The encoder's attributes are its args: dim, dropout; of most dtype, in which
   # it computes ("bfloat16"; parameters and losses stay float32), and remat, to
-  # compute the insides of its blocks again on the way back and not keep them.
+  # compute the insides of its blocks again on the way back and not keep them
+  # (on CPU from JAX 0.12 on: XLA undoes it there under 0.10).
   c.encoder = ml_collections.ConfigDict()
   c.encoder.name = "article_cnn"
   c.encoder.args = ml_collections.ConfigDict()

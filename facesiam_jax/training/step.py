@@ -94,25 +94,37 @@ def _update(
 ) -> state_lib.TrainState:
   """Makes the update; where the batch is not sound, only the step is counted.
 
-  What is frozen has no gradient in `grads`.
+  What is frozen has no gradient in `grads`. In a branch XLA's CPU forms Adam's
+  moments where the old ones lie; with a choice for each number instead it kept
+  a copy of the old ones from the start of the step on.
   """
-  params, opt_state = recipe.optimizer.update(
-    grads,
-    state.opt_state,
-    state.params,
-    step=state.step,
-    norm=norm,
-    frozen=optimizer_lib.ENCODER not in grads,
-  )
-  new = state_lib.TrainState(
-    step=state.step + 1,
-    params=params,
-    batch_stats=batch_stats,
-    opt_state=opt_state,
-    ema_params=_moved_average(recipe, state, params),
-  )
-  kept = dataclasses.replace(state, step=state.step + 1)
-  return jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, kept)
+
+  def made(
+    state: state_lib.TrainState, grads: Any, batch_stats: Any
+  ) -> state_lib.TrainState:
+    params, opt_state = recipe.optimizer.update(
+      grads,
+      state.opt_state,
+      state.params,
+      step=state.step,
+      norm=norm,
+      frozen=optimizer_lib.ENCODER not in grads,
+    )
+    return state_lib.TrainState(
+      step=state.step + 1,
+      params=params,
+      batch_stats=batch_stats,
+      opt_state=opt_state,
+      ema_params=_moved_average(recipe, state, params),
+    )
+
+  def kept(
+    state: state_lib.TrainState, grads: Any, batch_stats: Any
+  ) -> state_lib.TrainState:
+    del grads, batch_stats
+    return dataclasses.replace(state, step=state.step + 1)
+
+  return lax.cond(sound, made, kept, state, grads, batch_stats)
 
 
 def _own_faces(

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
 from facesiam_jax import parallel
-from facesiam_jax.encoders import blocks
+from facesiam_jax.encoders import blocks, layers
 from tests.reference import windows as reference
 
 CASES = [
@@ -220,6 +220,75 @@ def test_batch_norm_without_scale_or_bias_and_in_half():
   variables = half.init(jax.random.key(0), x, train=False)
   assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
   assert half.apply(variables, x, train=False).dtype == jnp.bfloat16
+
+
+class _Rectifying(nn.Module):
+  """Normalises, rectifies, convolves: as the library does, or Flax."""
+
+  own: bool
+  dtype: str = "float32"
+
+  @nn.compact
+  def __call__(self, x):
+    if self.own:
+      norm = blocks.BatchNorm(dtype=self.dtype, name="norm")
+      made = blocks.relu_later(norm.later(x, train=True))
+      return layers.Conv(3, strides=2, padding="VALID", name="conv")(made)
+    # `momentum` and `epsilon` have other defaults there.
+    x = nn.BatchNorm(False, momentum=0.9, epsilon=1e-5, name="norm")(x)
+    conv = nn.Conv(3, (3, 3), strides=2, padding="VALID", name="conv")
+    return conv(nn.relu(x))
+
+
+def test_what_is_rectified_in_the_convolution_equals_flax():
+  x = _images((6, 7, 8, 2)) * 2 + 1
+  variables = _Rectifying(own=True).init(jax.random.key(0), x)
+  bias = jnp.asarray([0.3, -0.2])
+  variables["params"]["norm"]["bias"] = bias
+  rest = {"batch_stats": variables["batch_stats"]}
+
+  def run(own):
+    module = _Rectifying(own)
+    apply = lambda params, x: module.apply(
+      {"params": params, **rest}, x, mutable=["batch_stats"]
+    )
+    values, pull, updates = jax.vjp(apply, variables["params"], x, has_aux=True)
+    return values, updates, pull(jnp.sin(values))
+
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+    jax.jit(run, static_argnums=0)(True),
+    jax.jit(run, static_argnums=0)(False),
+  )
+
+
+def test_what_is_rectified_in_the_convolution_is_not_kept():
+  x = _images((6, 7, 8, 2))
+  variables = _Rectifying(own=True).init(jax.random.key(0), x)
+
+  def kept(own):
+    run = lambda v: _Rectifying(own).apply(v, x, mutable=["batch_stats"])[0]
+    arrays = jax.tree.leaves(jax.vjp(run, variables)[1])
+    return [a for a in arrays if a.shape == x.shape]
+
+  assert all(np.array_equal(a, x) for a in kept(own=True))
+  assert any((a >= 0).all() for a in kept(own=False))
+
+
+def test_prelu_later_is_prelu():
+  x = _images((4, 3, 2))
+  module = blocks.PReLU()
+  variables = {"params": {"slope": jnp.asarray([0.5, -2.0])}}
+  made = jax.tree_util.Partial(jnp.negative, x)
+  later = module.apply(variables, made, method="later")
+  np.testing.assert_array_equal(later(), module.apply(variables, -x))
+
+
+def test_what_is_rectified_keeps_the_dtype():
+  x = _images((2, 5, 5, 2))
+  module = _Rectifying(own=True, dtype="bfloat16")
+  out, _ = module.init_with_output(jax.random.key(0), x)
+  assert out.dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("count", [1, 2, 8])
