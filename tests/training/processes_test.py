@@ -129,4 +129,6 @@ def test_a_failure_does_not_wait_for_the_others(two):
   _, told = train_command.finish(launcher, status=1)
   assert "differs in seed" in told
   # Process 1 loses its peer, and under load it may be gone before process 0.
-  assert re.search(r"process [01] ended with status 1; ending the other 1", told)
+  assert re.search(
+    r"process [01] ended with status 1; ending the other 1", told
+  )
