@@ -5,7 +5,6 @@ networks have it. Parameters and statistics are float32 whatever the compute
 dtype; sums over pixels are formed in float32.
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -14,7 +13,6 @@ from flax import linen as nn
 from jax import lax
 from jax.tree_util import Partial
 
-from facesiam_jax import fusion
 from facesiam_jax.encoders import channels, layers
 from facesiam_jax.encoders.depthwise import depthwise_conv
 from facesiam_jax.encoders.initializers import he_normal
@@ -118,12 +116,6 @@ def relu_later(made: Partial) -> Partial:
   return Partial(_relu, made)
 
 
-def _prelu(inputs: jax.Array | Partial, slope: jax.Array) -> jax.Array:
-  inputs = fusion.formed(inputs)
-  slope = channels.spread(slope.astype(inputs.dtype), inputs.shape)
-  return jnp.where(inputs >= 0, inputs, slope * inputs)
-
-
 class BatchNorm(nn.Module):
   """Batch normalisation over rows and pixels, of the global batch.
 
@@ -205,20 +197,13 @@ class PReLU(nn.Module):
   Parameter: "slope" [C], 0.25 at first.
   """
 
+  @nn.compact
   def __call__(self, inputs: jax.Array) -> jax.Array:
     """Returns the dtype and shape of inputs [..., C]."""
-    return _prelu(inputs, self.numbers(inputs.shape[-1]))
-
-  def later(self, made: Partial) -> Partial:
-    """Returns what makes the same of what `made` makes, for `layers.Conv`."""
-    size = jax.eval_shape(made).shape[-1]
-    return Partial(_prelu, made, self.numbers(size))
-
-  @nn.compact
-  def numbers(self, size: int) -> jax.Array:
-    """Returns the slopes, float32 [size]."""
     quarter = nn.initializers.constant(0.25)
-    return layers.parameter(self, "slope", quarter, (size,))
+    slope = layers.parameter(self, "slope", quarter, (inputs.shape[-1],))
+    slope = channels.spread(slope.astype(inputs.dtype), inputs.shape)
+    return jnp.where(inputs >= 0, inputs, slope * inputs)
 
 
 class Affine(nn.Module):
@@ -259,17 +244,18 @@ class DepthwiseConv(nn.Module):
   use_bias: bool = False
 
   @nn.compact
-  def __call__(self, images: jax.Array | Partial) -> jax.Array:
-    """Returns [B, h, w, C] of images [B, H, W, C], as `layers.Conv` does."""
-    given = jax.eval_shape(fusion.formed, images)
-    size = given.shape[-1]
+  def __call__(self, images: jax.Array) -> jax.Array:
+    """Returns [B, h, w, C] of images [B, H, W, C], in their dtype."""
+    size = images.shape[-1]
     # The fan-in is the window: a channel sees no other.
     shape = (*pair(self.kernel_size), 1, size)
     kernel = layers.parameter(self, "kernel", he_normal, shape)
-    run = functools.partial(
-      depthwise_conv, stride=self.strides, padding=self.padding
+    outputs = depthwise_conv(
+      images,
+      kernel.astype(images.dtype),
+      stride=self.strides,
+      padding=self.padding,
     )
-    outputs = fusion.call(run, images, kernel.astype(given.dtype))
     if self.use_bias:
       zeros = nn.initializers.zeros
       bias = layers.parameter(self, "bias", zeros, (size,))

@@ -27,17 +27,15 @@ class _Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    norm = lambda name: blocks.BatchNorm(
+    norm = lambda values, name: blocks.BatchNorm(
       axis_name=self.axis_name, dtype=self.dtype, name=name
-    )
+    )(values, train=train)
     conv = lambda stride, name: layers.Conv(
       self.features, (3, 3), stride, _SAME3, use_bias=False, name=name
     )
-    branch = conv(1, "conv1")(norm("bn1").later(x, train=train))
-    made = norm("bn2").later(branch, train=train)
-    made = blocks.PReLU(name="prelu").later(made)
-    branch = conv(self.stride, "conv2")(made)
-    branch = norm("bn3")(branch, train=train)
+    branch = conv(1, "conv1")(norm(x, "bn1"))
+    branch = blocks.PReLU(name="prelu")(norm(branch, "bn2"))
+    branch = norm(conv(self.stride, "conv2")(branch), "bn3")
     if self.stride > 1:
       x = layers.Conv(
         self.features,
@@ -47,7 +45,7 @@ class _Block(nn.Module):
         use_bias=False,
         name="downsample_0",
       )(x)
-      x = norm("downsample_1")(x, train=train)
+      x = norm(x, "downsample_1")
     return x + branch
 
 

@@ -10,9 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.tree_util import Partial
 
-from facesiam_jax import fusion
 from facesiam_jax.encoders import blocks, layers
 from facesiam_jax.encoders.initializers import he_normal
 
@@ -57,17 +55,12 @@ class _ConvBlock(nn.Module):
   train: bool
   linear: bool = False
 
-  def __call__(self, x: jax.Array | Partial) -> jax.Array:
-    """Returns the result, [B, h, w, features]."""
-    return self.later(x)()
-
   @nn.compact
-  def later(self, x: jax.Array | Partial) -> Partial:
-    """Returns what makes the result, for the convolution that follows."""
-    values = self.conv.copy(name="layers_0")(x)
+  def __call__(self, x: jax.Array) -> jax.Array:
+    x = self.conv.copy(name="layers_0")(x)
     norm = blocks.BatchNorm(**self.norm, name="layers_1")
-    made = norm.later(values, train=self.train)
-    return made if self.linear else blocks.PReLU(name="layers_2").later(made)
+    x = norm(x, train=self.train)
+    return x if self.linear else blocks.PReLU(name="layers_2")(x)
 
 
 def _conv(features: int, side: int = 1, stride: int = 1) -> layers.Conv:
@@ -98,18 +91,17 @@ class _Bottleneck(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     depthwise = blocks.DepthwiseConv(3, self.stride, 1, parent=None)
-    made: jax.Array | Partial = x
+    branch = x
     for number, conv in enumerate(
       (_conv(self.inner), depthwise, _conv(self.features))
     ):
-      made = _ConvBlock(
+      branch = _ConvBlock(
         conv,
         self.norm,
         self.train,
         linear=number == 2,
         name=f"layers_{number}",
-      ).later(made)
-    branch = fusion.formed(made)
+      )(branch)
     return x + branch if self.residual else branch
 
 

@@ -275,15 +275,6 @@ def test_what_is_rectified_in_the_convolution_is_not_kept():
   assert any((a >= 0).all() for a in kept(own=False))
 
 
-def test_prelu_later_is_prelu():
-  x = _images((4, 3, 2))
-  module = blocks.PReLU()
-  variables = {"params": {"slope": jnp.asarray([0.5, -2.0])}}
-  made = jax.tree_util.Partial(jnp.negative, x)
-  later = module.apply(variables, made, method="later")
-  np.testing.assert_array_equal(later(), module.apply(variables, -x))
-
-
 def test_what_is_rectified_keeps_the_dtype():
   x = _images((2, 5, 5, 2))
   module = _Rectifying(own=True, dtype="bfloat16")
