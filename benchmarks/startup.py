@@ -122,30 +122,34 @@ def _case(name: str, commands: dict[str, list[str]]) -> dict[str, Any]:
   }
 
 
-def _demo(folder: str) -> dict[str, Any]:
-  """Times the demo; what the result file has of other cases stays."""
-  result: dict[str, Any] = {}
+def _found() -> dict[str, Any]:
+  """Returns what the result file has already."""
   if _OUT.value and os.path.exists(_OUT.value):
-    result = json.loads(pathlib.Path(_OUT.value).read_text("utf-8"))
+    return json.loads(pathlib.Path(_OUT.value).read_text("utf-8"))
+  return {}
+
+
+def _demo(folder: str) -> dict[str, Any]:
+  """Times the demo."""
   taken = _seconds(_facesiam("demo", f"--workdir={folder}"))
   demo = {"seconds": taken, "load_average": os.getloadavg()[0]}
-  return result | {"demo": demo | outcome.environment(_PACKAGES)}
+  return {"demo": demo | outcome.environment(_PACKAGES)}
 
 
 def main(argv: list[str]) -> None:
-  """Times all cases and writes the results."""
+  """Times the demo or all other cases; what the file has of the rest stays."""
   del argv
-  cases = []
-  if _DEMO.value:
-    with tempfile.TemporaryDirectory() as name:
-      outcome.write(_OUT.value, _demo(name))
-    return
   with tempfile.TemporaryDirectory() as name:
+    if _DEMO.value:
+      outcome.write(_OUT.value, _found() | _demo(name))
+      return
+    cases = []
     for case, commands in _commands(pathlib.Path(name)).items():
       cases.append(_case(case, commands))
       print(json.dumps(cases[-1]), flush=True)
   result = outcome.environment(_PACKAGES)
-  outcome.write(_OUT.value, result | {"rounds": _ROUNDS.value, "cases": cases})
+  result |= {"rounds": _ROUNDS.value, "cases": cases}
+  outcome.write(_OUT.value, _found() | result)
 
 
 if __name__ == "__main__":
