@@ -135,8 +135,6 @@ def _forward_rows(found: dict[str, Any]) -> list[Row]:
   goals = {"dlib": 0.11, "torch": 1.0, "onnxruntime": 1.3}
   names = {"dlib": "dlib", "torch": "PyTorch", "onnxruntime": "ONNX Runtime"}
   for case in found.get("cases", []):
-    if case["batch"] not in (1, 64):
-      continue
     for peer, goal in goals.items():
       if f"{peer}_by_ours" not in case:
         continue
